@@ -1,0 +1,56 @@
+# Everything a developer runs; `make` alone lists it. Needs Python 3.11 or newer and make, and no root.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test check build constraints clean
+
+VENV := .venv
+IN_VENV := $(VENV)/bin
+PIP := $(IN_VENV)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+# The first of these names that is 3.11 or newer and can make virtual environments; `make setup PYTHON=...` overrules.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python3.14 python; do \
+	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo "$$name"; break; }; done)
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything that the other commands need
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(IN_VENV)/python || test -n "$(PYTHON)" || { \
+		echo "Seawall needs Python 3.11 or newer with its venv module, and none was found." >&2; \
+		echo "Install one (Debian: apt install python3 python3-venv), or name it: make setup PYTHON=/path/to/python" >&2; \
+		exit 1; }
+	@test -x $(IN_VENV)/python || { echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); }
+	@echo "Installing into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt --upgrade pip
+	@$(PIP) install --quiet -c constraints.txt --group dev
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all]'
+	@touch $(STAMP)
+
+run: setup ## start the example application; SECONDS=30 ends it by itself, ctrl-C at any time
+	$(IN_VENV)/seawall up examples.caudex.services $(if $(SECONDS),--seconds $(SECONDS)) -- $(IN_VENV)/python -m examples.caudex.run
+
+test: setup ## run the tests; ARGS="tests/unit -x" goes to pytest
+	$(IN_VENV)/python -m pytest $(ARGS)
+
+check: setup ## lint, check the formatting, check the types
+	$(IN_VENV)/ruff check
+	$(IN_VENV)/ruff format --check
+	$(IN_VENV)/mypy
+	$(PIP) check
+
+build: setup ## build the sdist and the wheel into dist/
+	rm -rf build dist
+	$(IN_VENV)/python -m build --no-isolation
+
+constraints: setup ## write the versions installed now into constraints.txt
+	{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude-editable; } > $(VENV)/constraints
+	mv $(VENV)/constraints constraints.txt
+
+clean: ## remove what these commands made: .venv, dist, caches
+	rm -rf $(VENV) build dist seawall.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,174 @@
+"""The broker: Dramatiq's own actors, messages, middleware and worker over a store of ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from queue import Empty
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.middleware import Middleware
+
+from seawall.actors.delivered import Delivered, encode_message
+from seawall.actors.hub import Hub
+from seawall.actors.lanes import Lane, plain_lane
+from seawall.actors.queue_store import Bury, Done, Later, Put, QueueStore, Release
+from seawall.errors import BrokerUnavailable
+
+__all__ = ["DrainOnShutdown", "SeawallBroker", "SettleOwnActors"]
+
+#: Calls of a queue of the user's own actors that run at once in one process.
+PLAIN_CONCURRENCY = 8
+#: Seconds between two looks at a queue in join(), which only tests use.
+JOIN_POLL = 0.02
+
+
+class SeawallBroker(Broker):
+    """A broker over a QueueStore. Make a new one for every Worker; it never touches Dramatiq's global broker."""
+
+    def __init__(self, store: QueueStore) -> None:
+        super().__init__(middleware=[SettleOwnActors(), DrainOnShutdown()])
+        self.store = store
+        self.hub = Hub(store, known=self.actors.__contains__)
+
+    def add_lane(self, lane: Lane) -> None:
+        """Declare a service's queues and their slots, before the actors that serve them."""
+        self.hub.add_lane(lane)
+        for queue in lane.queues:
+            self.declare_queue(queue)
+
+    def declare_queue(self, queue_name: str) -> None:
+        if queue_name in self.queues:
+            return
+        self.emit_before("declare_queue", queue_name)
+        if not self.hub.has_queue(queue_name):
+            self.hub.add_lane(plain_lane(queue_name, PLAIN_CONCURRENCY))
+        self.queues[queue_name] = None
+        self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq types only some of its errors
+        self.hub.start()
+        return HubConsumer(self.hub, queue_name, timeout / 1000)
+
+    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
+        """Queue a message, `delay` milliseconds from now. For a message that is being worked on, note its next delivery."""
+        if isinstance(message, Delivered):
+            message.settlement = _again(message, (delay or 0) / 1000)
+            return message
+        self.declare_queue(message.queue_name)
+        self.emit_before("enqueue", message, delay)
+        put = Put(message.queue_name, message.message_id, encode_message(message), delay=(delay or 0) / 1000)
+        try:
+            answer = self.store.put([put])[0]
+        except BrokerUnavailable as error:
+            raise ConnectionClosed(str(error)) from error  # type: ignore[no-untyped-call]  # as above
+        if isinstance(answer, Exception):
+            raise answer
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def flush(self, queue_name: str) -> None:
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq types only some of its errors
+        self.store.flush(queue_name)
+
+    def flush_all(self) -> None:
+        for queue in self.queues:
+            self.store.flush(queue)
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until the queue is empty and nothing of it runs; for tests. Raises QueueJoinTimeout."""
+        ends = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            counts = self.store.counts([queue_name])[0]
+            if counts.ready + counts.due + counts.leased == 0:
+                return
+            if ends is not None and time.monotonic() > ends:
+                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq types only some of its errors
+            time.sleep(JOIN_POLL)
+
+
+class HubConsumer(Consumer):
+    """One queue's end of the hub. Nothing here raises a connection error: Dramatiq would sleep for seconds."""
+
+    def __init__(self, hub: Hub, queue: str, timeout: float) -> None:
+        self._hub = hub
+        self._buffer = hub.buffer(queue)
+        self._timeout = timeout
+
+    def __next__(self) -> MessageProxy | None:
+        try:
+            return self._buffer.get(timeout=self._timeout)
+        except Empty:
+            return None
+
+    def ack(self, message: MessageProxy) -> None:
+        assert isinstance(message, Delivered)
+        self._hub.settle(message.delivery, message.settlement or Release())
+
+    def nack(self, message: MessageProxy) -> None:
+        assert isinstance(message, Delivered)
+        reason = "no actor" if isinstance(message._exception, ActorNotFound) else message.reason
+        settlement = message.settlement if isinstance(message.settlement, Bury) else Bury(reason)
+        self._hub.settle(message.delivery, settlement)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        for message in reversed(list(messages)):
+            assert isinstance(message, Delivered)
+            self._hub.settle(message.delivery, Release())
+
+
+class DrainOnShutdown(Middleware):
+    """Before Dramatiq waits for running calls, give back those that have not started."""
+
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        waiting: list[Delivered] = []
+        while True:
+            try:
+                waiting.append(worker.work_queue.get_nowait().message)
+                worker.work_queue.task_done()
+            except Empty:
+                break
+        broker.hub.quiet(waiting)
+
+
+class SettleOwnActors(Middleware):
+    """Retries for the user's own actors on this broker; a call actor has settled its delivery before."""
+
+    #: Attempts of a user's actor beyond the first, and the shortest and longest backoff in milliseconds.
+    MAX_RETRIES, MIN_BACKOFF, MAX_BACKOFF = 3, 1000, 300_000
+
+    @property
+    def actor_options(self) -> set[str]:
+        return {"max_retries", "min_backoff", "max_backoff"}
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if message.settlement is not None:
+            return
+        if exception is None:
+            message.settlement = Done()
+            return
+        options = {**broker.get_actor(message.actor_name).options, **message.options}
+        failed = message.delivery.progress.attempt
+        if failed >= options.get("max_retries", self.MAX_RETRIES):
+            message.reason = "failed"
+            message.fail()
+            return
+        if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
+            delay = exception.delay
+        else:
+            longest = options.get("max_backoff", self.MAX_BACKOFF)
+            delay = min(options.get("min_backoff", self.MIN_BACKOFF) * 2**failed, longest)
+        broker.enqueue(message, delay=delay)
+
+
+def _again(message: Delivered, delay: float) -> Later:
+    progress = message.delivery.progress
+    return Later(delay, type(progress)(attempt=progress.attempt + 1, round=progress.round, history=progress.history))

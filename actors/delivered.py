@@ -1,0 +1,95 @@
+"""A fetched message on its way through Dramatiq's worker, and what shall become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+from dramatiq.encoder import JSONEncoder
+
+from seawall.actors.queue_store import Delivery, Settlement
+from seawall.actors.record import Call, Malformed, decode_call
+
+__all__ = ["Delivered", "LocalCall", "decode_delivery", "encode_message"]
+
+#: Our own encoder: the host application may have changed Dramatiq's global one.
+_encoder = JSONEncoder()
+
+
+class LocalCall:
+    """A call that never leaves its process, with the caller's own keywords and the objects that cannot be encoded."""
+
+    __slots__ = ("call", "original")
+
+    def __init__(self, call: Call, original: dict[str, Any]) -> None:
+        self.call = call
+        self.original = original
+
+
+class Delivered(MessageProxy):
+    """Dramatiq's view of a delivery. Without a settlement, acknowledging it gives it back."""
+
+    def __init__(self, delivery: Delivery, message: Any, *, call: Call | None = None, original: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.delivery = delivery
+        self.call = call
+        self.original = original
+        self.settlement: Settlement | None = None
+        self.reason = "rejected"
+
+    def __repr__(self) -> str:
+        return f"<call {self.delivery.id} on {self.delivery.queue}>"
+
+    __str__ = __repr__
+
+
+def decode_delivery(delivery: Delivery, known: Callable[[str], bool]) -> Delivered:
+    """The message of a delivery. `known` says whether an actor exists. Raises Malformed or TooNew.
+
+    A payload that starts with `{` is a Dramatiq message as its own encoder writes it; everything else is a call record,
+    whose actor is the one that serves its queue. The queue is the one that it was fetched from, whatever the message says.
+    """
+    payload = delivery.payload
+    if isinstance(payload, LocalCall):
+        return _call(delivery, payload.call, payload.original)
+    if payload[:1] == b"{":
+        return Delivered(delivery, _dramatiq_message(delivery))
+    if not known(delivery.queue):
+        raise Malformed("a call record on a queue that serves no service")
+    return _call(delivery, decode_call(payload), None)
+
+
+def _call(delivery: Delivery, call: Call, original: dict[str, Any] | None) -> Delivered:
+    delivered = Delivered(delivery, None, call=call, original=original)
+    delivered._message = dramatiq.Message(
+        queue_name=delivery.queue,
+        actor_name=delivery.queue,
+        args=(delivered,),
+        kwargs={},
+        options={},
+        message_id=delivery.id,
+    )
+    return delivered
+
+
+def _dramatiq_message(delivery: Delivery) -> dramatiq.Message[Any]:
+    try:
+        fields = _encoder.decode(delivery.payload)
+        options = {name: value for name, value in fields["options"].items() if name != "eta"}
+        return dramatiq.Message(
+            queue_name=delivery.queue,
+            actor_name=str(fields["actor_name"]),
+            args=tuple(fields["args"]),
+            kwargs=dict(fields["kwargs"]),
+            options=options,
+            message_id=delivery.id,
+            message_timestamp=int(fields["message_timestamp"]),
+        )
+    except Exception as error:
+        raise Malformed(f"not a Dramatiq message: {error}") from None
+
+
+def encode_message(message: dramatiq.Message[Any]) -> bytes:
+    return bytes(_encoder.encode(message.asdict()))

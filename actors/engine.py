@@ -1,0 +1,92 @@
+"""The stores of one process, made from a URL: its queue, its mailbox, its breakers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from seawall.actors.memory_queue import Clock, MemoryMailbox, MemoryQueue
+from seawall.actors.queue_store import LEASE, QueueStore
+from seawall.actors.redis_mailbox import RedisMailbox
+from seawall.actors.redis_queue import RedisQueue
+from seawall.actors.replies import Mailbox
+from seawall.errors import ConfigurationError
+from seawall.redis_link import RedisLink, shown_url
+from seawall.supervisor.memory_store import MemoryStore
+from seawall.supervisor.redis_store import RedisStore
+from seawall.supervisor.store import BreakerStore
+
+__all__ = ["MEMORY_URL", "Engine", "engine_from_url", "is_memory"]
+
+MEMORY_URL = "memory://"
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+#: Seconds that a free trial is left to the supervisor before anybody else takes it.
+SUPERVISOR_GRACE = 1.0
+
+
+@dataclass(slots=True)
+class Engine:
+    """What a process needs of its broker. `durable` says whether calls outlive the process."""
+
+    queue: QueueStore
+    mailbox: Mailbox
+    breakers: BreakerStore
+    durable: bool
+    grace: float
+    link: RedisLink | None = None
+
+    def close(self) -> None:
+        """Close every connection. Safe twice."""
+        for part in (self.mailbox, self.queue, self.breakers, self.link):
+            if part is not None:
+                part.close()
+
+
+def is_memory(url: str) -> bool:
+    return not url or url.startswith(MEMORY_URL)
+
+
+def engine_from_url(url: str, namespace: str = "seawall", *, lease: float = LEASE, clock: Clock = time) -> Engine:
+    """The engine for `memory://`, `redis://`, `rediss://` or `unix://`; nothing is connected yet.
+
+    Raises ConfigurationError for any other scheme.
+    """
+    scheme = url.partition("://")[0]
+    if is_memory(url):
+        return _memory_engine(clock)
+    if scheme in _REDIS_SCHEMES:
+        return _redis_engine(url, namespace, lease)
+    raise ConfigurationError(
+        f"broker URL {shown_url(url)!r} starts with {scheme!r}; Seawall speaks memory://, redis://, rediss:// and unix://"
+    )
+
+
+def _memory_engine(clock: Clock) -> Engine:
+    breakers = MemoryStore(clock)
+    queue = MemoryQueue(gate=_gate(breakers), clock=clock)
+    mailbox = MemoryMailbox()
+    queue.register(mailbox)
+    return Engine(queue, mailbox, breakers, durable=False, grace=0.0)
+
+
+def _gate(breakers: BreakerStore) -> Callable[[str], tuple[str, str]]:
+    def state_and_trial(key: str) -> tuple[str, str]:
+        record: Any = breakers.read(key)[0]
+        return (record.state.value, record.trial) if record is not None else ("closed", "")
+
+    return state_and_trial
+
+
+def _redis_engine(url: str, namespace: str, lease: float) -> Engine:
+    link = RedisLink(url)
+    return Engine(
+        RedisQueue(link, namespace, lease=lease),
+        RedisMailbox(link, namespace),
+        RedisStore(link, namespace),
+        durable=True,
+        grace=SUPERVISOR_GRACE,
+        link=link,
+    )

@@ -1,0 +1,230 @@
+"""The one fetcher of a process: takes calls from the store as slots come free, and hands them to Dramatiq's consumers.
+
+States: running, then quiet (fetches nothing more, gives back what has not started), then stopped. What happens when the
+store is away: the fetcher tries again, a finished call is settled as soon as it is back, nothing runs twice for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+
+from redis.exceptions import ResponseError
+
+from seawall.actors.delivered import Delivered, decode_delivery
+from seawall.actors.lanes import Lane
+from seawall.actors.outage import Outage
+from seawall.actors.queue_store import Bury, Delivery, Fetched, Group, QueueStore, Release, Settlement
+from seawall.actors.record import Malformed, TooNew
+from seawall.errors import BrokerUnavailable
+
+__all__ = ["Hub"]
+
+logger = logging.getLogger("seawall.hub")
+
+#: Seconds between attempts to reach a store that is away; the promise is to be back within 2 s of its return.
+RETRY_SHORTEST, RETRY_LONGEST = 0.05, 0.5
+#: Seconds after which a record that is too new for this release is offered again, to a newer worker.
+TOO_NEW_DELAY = 5.0
+#: Seconds a fetcher sleeps at the most with nothing to wait for.
+IDLE_SECONDS = 5.0
+
+
+class Hub:
+    """`known` says whether an actor serves a queue. All methods but the thread's own are safe for threads."""
+
+    def __init__(self, store: QueueStore, *, known: Callable[[str], bool]) -> None:
+        self._store = store
+        self._known = known
+        self._lanes: dict[str, Lane] = {}
+        self._lane_of: dict[str, Lane] = {}
+        self._buffers: dict[str, SimpleQueue[Delivered]] = {}
+        self._held: dict[tuple[str, str, int], Delivery] = {}
+        self._settling: set[tuple[str, str, int]] = set()
+        self._suspects: deque[Delivered] = deque()
+        self._alone: tuple[str, str, int] | None = None
+        self._lock = threading.Lock()
+        self._quiet = False
+        self._given_up = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._outage = Outage(logger, "the broker")
+
+    def add_lane(self, lane: Lane) -> None:
+        with self._lock:
+            self._lanes[lane.name] = lane
+            for queue in lane.queues:
+                self._lane_of[queue] = lane
+        self._store.poke()
+
+    def has_queue(self, queue: str) -> bool:
+        return queue in self._lane_of
+
+    def queues(self) -> list[str]:
+        with self._lock:
+            return list(self._lane_of)
+
+    def buffer(self, queue: str) -> SimpleQueue[Delivered]:
+        return self._buffers.setdefault(queue, SimpleQueue())
+
+    def held(self) -> list[Delivery]:
+        with self._lock:
+            return list(self._held.values())
+
+    def busy(self) -> int:
+        return len(self._held)
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="seawall-hub", daemon=True)
+            self._thread.start()
+
+    def poke(self) -> None:
+        self._store.poke()
+
+    def quiet(self, waiting: Iterable[Delivered] = ()) -> None:
+        """Fetch nothing more, and give back what has not started: `waiting`, the buffers', the suspects'. Safe twice."""
+        self._quiet = True
+        self._store.poke()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(2.0)
+        back = [*waiting, *self._suspects]
+        self._suspects.clear()
+        for buffer in self._buffers.values():
+            back += _drain(buffer)
+        # The latest first, so that each goes in front of those that came after it.
+        for delivered in sorted(back, key=lambda one: one.delivery.fetched_at, reverse=True):
+            self.settle(delivered.delivery, Release())
+
+    def give_up(self) -> None:
+        """The deadline of a stop: settle no longer waits for a store that is away; what still runs is given back."""
+        self._given_up.set()
+        for delivery in self.held():
+            self.settle(delivery, Release())
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """Say what came of a delivery and free its slot. Tries until the store answers or the process gives up."""
+        settled, pause = False, RETRY_SHORTEST
+        with self._lock:
+            self._settling.add(_key(delivery))
+        while True:
+            try:
+                settled = self._store.settle(delivery, settlement)
+                self._outage.over()
+                break
+            except BrokerUnavailable as error:
+                self._outage.begins(error)
+                if self._given_up.wait(pause):
+                    break
+                pause = min(pause * 2, RETRY_LONGEST)
+            except ResponseError as error:
+                logger.error("the broker refused to settle call %s: %s", delivery.id, error)
+                break
+        self._free(delivery)
+        return settled
+
+    def lose(self, deliveries: Iterable[Delivery]) -> None:
+        """Leases that are no longer ours: another worker has them, or will. Ours run to their end unrenewed."""
+        for delivery in deliveries:
+            with self._lock:
+                settled = _key(delivery) not in self._held or _key(delivery) in self._settling
+            if settled:
+                continue  # it ended while the heartbeat was under way
+            logger.warning("lost the lease of call %s on %s; it may run twice", delivery.id, delivery.queue)
+
+    def _free(self, delivery: Delivery) -> None:
+        key = _key(delivery)
+        with self._lock:
+            self._settling.discard(key)
+            if self._held.pop(key, None) is None:
+                return
+            lane = self._lane_of[delivery.queue]
+            lane.give_back(delivery.queue)
+            wanted = lane.hungry or bool(self._suspects) or self._alone == key
+            if self._alone == key:
+                self._alone = None
+        if wanted:
+            self._store.poke()
+
+    def _run(self) -> None:
+        pause = RETRY_SHORTEST
+        while not self._quiet:
+            try:
+                self._turn()
+                self._outage.over()
+                pause = RETRY_SHORTEST
+            except BrokerUnavailable as error:
+                self._outage.begins(error)
+                time.sleep(pause)
+                pause = min(pause * 2, RETRY_LONGEST)
+            except Exception:
+                logger.exception("the fetcher met an error that it did not expect; it goes on")
+                time.sleep(RETRY_LONGEST)
+
+    def _turn(self) -> None:
+        if self._suspects or self._alone is not None:
+            self._run_suspect()
+            self._store.wait((), IDLE_SECONDS)
+            return
+        groups = self._groups()
+        fetched = self._store.fetch(groups) if groups else Fetched((), None, 0.0)
+        for delivery in fetched.deliveries:
+            self._receive(delivery)
+        if self._suspects:
+            return
+        with self._lock:
+            queues = [queue for lane in self._lanes.values() for queue in lane.open_queues()]
+            for lane in self._lanes.values():
+                lane.hungry = lane.background_room <= 0
+        self._store.wait(queues, fetched.next_due_in)
+
+    def _groups(self) -> list[Group]:
+        with self._lock:
+            return [group for lane in self._lanes.values() if (group := lane.group()) is not None]
+
+    def _receive(self, delivery: Delivery) -> None:
+        with self._lock:
+            self._held[_key(delivery)] = delivery
+            self._lane_of[delivery.queue].take(delivery.queue)
+        try:
+            delivered = decode_delivery(delivery, self._known)
+        except TooNew as error:
+            logger.warning("call %s on %s waits for a newer worker: %s", delivery.id, delivery.queue, error)
+            self.settle(delivery, Release(first=False, delay=TOO_NEW_DELAY))
+        except Malformed as error:
+            logger.error("moved a malformed message (%s) on %s to the dead letters: %s", delivery.id, delivery.queue, error)
+            self.settle(delivery, Bury("malformed"))
+        else:
+            self._pass_on(delivered)
+
+    def _pass_on(self, delivered: Delivered) -> None:
+        if delivered.delivery.deaths:
+            self._suspects.append(delivered)
+        else:
+            self.buffer(delivered.delivery.queue).put(delivered)
+
+    def _run_suspect(self) -> None:
+        """A call whose worker died runs alone, so that no neighbour is blamed if it kills this process too."""
+        with self._lock:
+            others = len(self._held) - len(self._suspects)
+            if self._alone is not None or others > 0 or not self._suspects:
+                return
+            delivered = self._suspects.popleft()
+            self._alone = _key(delivered.delivery)
+        self.buffer(delivered.delivery.queue).put(delivered)
+
+
+def _key(delivery: Delivery) -> tuple[str, str, int]:
+    return delivery.queue, delivery.id, delivery.token
+
+
+def _drain(buffer: SimpleQueue[Delivered]) -> list[Delivered]:
+    found: list[Delivered] = []
+    while True:
+        try:
+            found.append(buffer.get_nowait())
+        except Empty:
+            return found

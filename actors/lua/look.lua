@@ -1,0 +1,73 @@
+-- Questions about calls, queues and workers; nothing here changes a call.
+--
+-- ARGV: prefix, question, then
+--   watch   queue, id, mailbox      -> {'done', reply} | {'waiting'} and the mailbox gets the reply | {'gone'}
+--   status  queue, id               -> {where, ms until due or -1, progress, reply or reason}; where is ready, due, leased,
+--                                      done, dead or gone
+--   counts  queues                  -> for each {ready, due, leased, dead, workers serving, age of the oldest waiting ms}
+--   oldest  queue                   -> id of the oldest call that may be tried, or ''
+--   next    queue                   -> workers that serve it
+-- An unknown question is an error.
+
+local question, queue = ARGV[2], ARGV[3]
+
+if question == 'watch' then
+  local id = ARGV[4]
+  local done = redis.call('GET', P .. 'done:' .. id)
+  if done then
+    return { 'done', done }
+  end
+  if redis.call('HEXISTS', base(queue) .. 'msg', id) == 0 then
+    return { 'gone' }
+  end
+  redis.call('SADD', P .. 'watch:' .. id, ARGV[5])
+  redis.call('PEXPIRE', P .. 'watch:' .. id, WATCH_MS)
+  return { 'waiting' }
+elseif question == 'status' then
+  local Q, id = base(queue), ARGV[4]
+  local progress = redis.call('HGET', Q .. 'prog', id) or ''
+  if redis.call('HEXISTS', Q .. 'msg', id) == 1 then
+    if redis.call('ZSCORE', Q .. 'lease', id) then
+      return { 'leased', -1, progress, '' }
+    end
+    local due = redis.call('ZSCORE', Q .. 'due', id)
+    if due then
+      return { 'due', math.max(0, tonumber(due) - NOW), progress, '' }
+    end
+    return { 'ready', -1, progress, '' }
+  end
+  if redis.call('ZSCORE', Q .. 'dead', id) then
+    return { 'dead', -1, redis.call('HGET', Q .. 'dead:prog', id) or '', redis.call('HGET', Q .. 'dead:why', id) or '' }
+  end
+  local done = redis.call('GET', P .. 'done:' .. id)
+  return { done and 'done' or 'gone', -1, '', done or '' }
+elseif question == 'counts' then
+  local answers = {}
+  for position = 3, #ARGV do
+    local Q = base(ARGV[position])
+    local first = redis.call('ZRANGE', Q .. 'ready', 0, 0, 'WITHSCORES')
+    answers[#answers + 1] = {
+      redis.call('ZCARD', Q .. 'ready'), redis.call('ZCARD', Q .. 'due'), redis.call('ZCARD', Q .. 'lease'),
+      redis.call('ZCARD', Q .. 'dead'), workers_serving(Q),
+      first[2] and math.max(0, NOW - math.floor(tonumber(first[2]) / 1000)) or 0,
+    }
+  end
+  return answers
+elseif question == 'oldest' then
+  local Q = base(queue)
+  local first = redis.call('ZRANGE', Q .. 'ready', 0, 0)[1]
+  if first then
+    return first
+  end
+  -- Of those that wait, only calls that were tried before: the others must not start before their time.
+  for _, id in ipairs(redis.call('ZRANGE', Q .. 'due', 0, 99)) do
+    local due = tonumber(redis.call('ZSCORE', Q .. 'due', id))
+    if due <= NOW or redis.call('HEXISTS', Q .. 'prog', id) == 1 then
+      return id
+    end
+  end
+  return ''
+elseif question == 'next' then
+  return workers_serving(base(queue))
+end
+return redis.error_reply('look.lua knows no question ' .. question)

@@ -1,0 +1,40 @@
+-- Accept one call. Idempotent by id: a call that waits, runs or has just ended is not accepted twice.
+--
+-- ARGV: prefix, queue, id, payload, delay ms (0: now), expires in ms (0: never), coalesce key ('': none), cap (0: none)
+-- Returns {1 accepted | 0 known already | -1 queue full, workers that serve the queue, id that it replaced or ''}.
+
+local queue, id, payload = ARGV[2], ARGV[3], ARGV[4]
+local delay, expires, coalesce, cap = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local Q = base(queue)
+local replaced = ''
+
+if redis.call('HEXISTS', Q .. 'msg', id) == 1 or redis.call('EXISTS', P .. 'done:' .. id) == 1 then
+  return { 0, workers_serving(Q), '' }
+end
+if coalesce ~= '' then
+  local older = redis.call('HGET', Q .. 'co', coalesce)
+  if older and not redis.call('ZSCORE', Q .. 'lease', older) then
+    forget(Q, older)
+    conclude(older, verdict(older, 'cancelled', 'replaced'), DONE_MS)
+    replaced = older
+  end
+end
+if cap > 0 and redis.call('HLEN', Q .. 'msg') >= cap then
+  return { -1, workers_serving(Q), replaced }
+end
+if coalesce ~= '' then
+  redis.call('HSET', Q .. 'co', coalesce, id)
+  redis.call('HSET', Q .. 'cokey', id, coalesce)
+end
+redis.call('HSET', Q .. 'msg', id, payload)
+redis.call('SADD', P .. 'queues', queue)
+if expires > 0 then
+  redis.call('ZADD', Q .. 'exp', whole(NOW + expires), id)
+end
+if delay > 0 then
+  make_due(Q, id, delay)
+else
+  make_ready(Q, id)
+  wake(Q)
+end
+return { 1, workers_serving(Q), replaced }

@@ -1,0 +1,176 @@
+-- The queue's vocabulary: put before every other script of this folder, so that each name has one meaning.
+--
+-- ARGV[1] of every script is the key prefix, such as "seawall:". All times are milliseconds of this server's clock.
+--
+-- Keys of a queue, under <prefix>q:<queue>:
+--   msg    HASH  id -> payload            every call that is accepted and not yet settled; written once
+--   prog   HASH  id -> progress           attempts so far; only where there were some
+--   tok    HASH  id -> number             deliveries; the newest one is the lease's token
+--   deaths HASH  id -> number             leases that ran out; only where some did
+--   ready  ZSET  id -> microseconds       may be fetched, oldest first
+--   due    ZSET  id -> ms                 not before this time
+--   lease  ZSET  id -> ms                 being worked on, until this time
+--   exp    ZSET  id -> ms                 never started after this time
+--   co     HASH  coalesce key -> id       the newest waiting call with that key
+--   cokey  HASH  id -> coalesce key
+--   dead   ZSET  id -> ms of death, with dead:msg, dead:prog and dead:why (HASHes, id -> payload, progress, reason)
+--   wake   LIST  at most a few tokens: somebody should fetch
+--   serving ZSET worker -> ms of its last heartbeat
+-- and under the prefix:
+--   queues SET of queue names · workers ZSET worker -> ms · worker:<id> STRING, its report
+--   done:<id> STRING, how a background call ended, for a while · watch:<id> SET of mailboxes that want to know
+--   mail:<process> LIST of replies · seen, grace: see touch()
+
+local P = ARGV[1]
+local TIME = redis.call('TIME')
+local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
+
+-- Lifetimes, in milliseconds. A reply that nobody fetched, a watcher that never came back, a marker of how a call ended.
+local MAIL_MS = 120000
+local WATCH_MS = 86400000
+local DONE_MS = 60000
+-- A worker that has not reported for this long does not count as running.
+local SILENT_MS = 5000
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function base(queue)
+  return P .. 'q:' .. queue .. ':'
+end
+
+local function is_waited(queue)
+  return string.sub(queue, -7) == '.waited'
+end
+
+-- One token is enough: a fetcher that leaves work behind pushes the next one.
+local function wake(Q)
+  if redis.call('LLEN', Q .. 'wake') == 0 then
+    redis.call('LPUSH', Q .. 'wake', '1')
+  end
+end
+
+local function make_ready(Q, id)
+  redis.call('ZADD', Q .. 'ready', whole(TIME[1] * 1000000 + TIME[2]), id)
+end
+
+-- Before everything else that waits, as it was before it was fetched.
+local function make_first(Q, id)
+  local first = redis.call('ZRANGE', Q .. 'ready', 0, 0, 'WITHSCORES')
+  if first[2] then
+    redis.call('ZADD', Q .. 'ready', whole(tonumber(first[2]) - 1), id)
+  else
+    make_ready(Q, id)
+  end
+end
+
+local function make_due(Q, id, delay)
+  redis.call('ZADD', Q .. 'due', whole(NOW + delay), id)
+  if redis.call('ZRANGE', Q .. 'due', 0, 0)[1] == id then
+    wake(Q)  -- a sleeping fetcher has set its timer for a later one
+  end
+end
+
+local function forget(Q, id)
+  redis.call('HDEL', Q .. 'msg', id)
+  redis.call('HDEL', Q .. 'prog', id)
+  redis.call('HDEL', Q .. 'tok', id)
+  redis.call('HDEL', Q .. 'deaths', id)
+  redis.call('ZREM', Q .. 'lease', id)
+  redis.call('ZREM', Q .. 'exp', id)
+  redis.call('ZREM', Q .. 'ready', id)
+  redis.call('ZREM', Q .. 'due', id)
+  local key = redis.call('HGET', Q .. 'cokey', id)
+  if key then
+    redis.call('HDEL', Q .. 'cokey', id)
+    if redis.call('HGET', Q .. 'co', key) == id then
+      redis.call('HDEL', Q .. 'co', key)
+    end
+  end
+end
+
+local function post(mailbox, reply)
+  redis.call('RPUSH', P .. 'mail:' .. mailbox, reply)
+  redis.call('PEXPIRE', P .. 'mail:' .. mailbox, MAIL_MS)
+end
+
+-- The last word on a background call: remembered for `keep` ms (also so that a repeated put is no second call), and told
+-- to everybody who watches.
+local function conclude(id, reply, keep)
+  redis.call('SET', P .. 'done:' .. id, reply, 'PX', whole(math.max(keep, DONE_MS)))
+  local watchers = redis.call('SMEMBERS', P .. 'watch:' .. id)
+  for _, mailbox in ipairs(watchers) do
+    post(mailbox, reply)
+  end
+  if #watchers > 0 then
+    redis.call('DEL', P .. 'watch:' .. id)
+  end
+end
+
+-- A reply written here rather than by a worker: how the call ended, and why.
+local function verdict(id, error, detail)
+  return cmsgpack.pack({ id = id, error = error, detail = detail })
+end
+
+local function bury(queue, Q, id, reason)
+  local payload = redis.call('HGET', Q .. 'msg', id)
+  local progress = redis.call('HGET', Q .. 'prog', id)
+  redis.call('HSET', Q .. 'dead:msg', id, payload or '')
+  redis.call('HSET', Q .. 'dead:why', id, reason)
+  if progress then
+    redis.call('HSET', Q .. 'dead:prog', id, progress)
+  end
+  redis.call('ZADD', Q .. 'dead', whole(NOW), id)
+  redis.call('SADD', P .. 'queues', queue)
+  forget(Q, id)
+end
+
+-- Nobody starts it any more: a waited-for call is dropped (its caller has its timeout), a background call is buried.
+local function expire(queue, Q, id)
+  if is_waited(queue) then
+    forget(Q, id)
+  else
+    bury(queue, Q, id, 'expired')
+    conclude(id, verdict(id, 'dead', 'expired'), DONE_MS)
+  end
+end
+
+-- Every lease runs out while the server is away. After such a gap nothing is reaped for one lease's time, in which the
+-- workers renew what they still hold. Called by whatever runs regularly; answers whether reaping is allowed.
+local function touch(lease)
+  local seen = redis.call('GET', P .. 'seen')
+  redis.call('SET', P .. 'seen', whole(NOW))
+  if seen and NOW - tonumber(seen) > lease / 2 then
+    redis.call('SET', P .. 'grace', whole(NOW + lease), 'PX', whole(lease))
+    return false
+  end
+  local grace = redis.call('GET', P .. 'grace')
+  return not grace or NOW >= tonumber(grace)
+end
+
+-- Give back what dead workers held; after `poison` such deaths a call is buried. Answers how many of each.
+local function reap(queue, Q, poison, limit)
+  local returned, poisoned = 0, 0
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', Q .. 'lease', '-inf', whole(NOW), 'LIMIT', 0, limit)) do
+    redis.call('ZREM', Q .. 'lease', id)
+    if redis.call('HEXISTS', Q .. 'msg', id) == 1 then
+      if redis.call('HINCRBY', Q .. 'deaths', id, 1) >= poison then
+        bury(queue, Q, id, 'poison')
+        conclude(id, verdict(id, 'dead', 'poison'), DONE_MS)
+        poisoned = poisoned + 1
+      else
+        make_first(Q, id)
+        returned = returned + 1
+      end
+    end
+  end
+  if returned > 0 then
+    wake(Q)
+  end
+  return returned, poisoned
+end
+
+local function workers_serving(Q)
+  return redis.call('ZCOUNT', Q .. 'serving', whole(NOW - SILENT_MS), '+inf')
+end

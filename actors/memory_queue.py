@@ -1,0 +1,463 @@
+"""The queue in this process: the twin of the Redis queue, for memory mode and tests. Nothing outlives the process."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from seawall.actors.queue_store import (
+    LEASE,
+    POISON_DEATHS,
+    Accepted,
+    Bury,
+    Cancelled,
+    Counts,
+    DeadLetter,
+    Delivery,
+    Done,
+    Fetched,
+    Group,
+    Later,
+    Put,
+    Release,
+    Settlement,
+    Standing,
+    Want,
+)
+from seawall.actors.record import Progress
+from seawall.actors.replies import LocalWaiter, Mailbox, Outcome
+from seawall.actors.service import WAITED, service_of_queue
+from seawall.errors import CallCancelled, CallFailed, ResultExpired
+
+__all__ = ["MemoryMailbox", "MemoryQueue"]
+
+#: Seconds that the end of a background call is remembered at the least.
+DONE_LIFETIME = 60.0
+#: Seconds that a worker counts as running after its last heartbeat.
+SILENT = 5.0
+
+
+class Clock(Protocol):
+    def time(self) -> float: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One call and where it is: exactly one of ready, due and leased."""
+
+    id: str
+    payload: Any
+    due: float | None = None
+    lease: float | None = None
+    expires: float | None = None
+    token: int = 0
+    deaths: int = 0
+    coalesce: str = ""
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    """The calls of one queue; `ready` in their order, `timers` with entries that may have moved on since."""
+
+    name: str
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    ready: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
+    leased: dict[str, _Entry] = field(default_factory=dict)
+    timers: list[tuple[float, int, _Entry]] = field(default_factory=list)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+    coalesced: dict[str, str] = field(default_factory=dict)
+    serving: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def waited(self) -> bool:
+        return self.name.endswith("." + WAITED)
+
+    def make_ready(self, entry: _Entry, *, first: bool = False) -> None:
+        self.leave_place(entry)
+        self.ready[entry.id] = entry
+        if first:
+            self.ready.move_to_end(entry.id, last=False)
+
+    def make_due(self, entry: _Entry, due: float) -> None:
+        self.leave_place(entry)
+        entry.due = due
+        heapq.heappush(self.timers, (due, next(_ties), entry))
+
+    def make_leased(self, entry: _Entry, until: float) -> None:
+        self.leave_place(entry)
+        entry.lease = until
+        self.leased[entry.id] = entry
+
+    def leave_place(self, entry: _Entry) -> None:
+        entry.due = entry.lease = None
+        self.ready.pop(entry.id, None)
+        self.leased.pop(entry.id, None)
+
+    def next_timer(self) -> tuple[float, _Entry] | None:
+        while self.timers:
+            due, _, entry = self.timers[0]
+            if entry.due == due:
+                return due, entry
+            heapq.heappop(self.timers)
+        return None
+
+    def promote(self, now: float) -> None:
+        while (head := self.next_timer()) is not None and head[0] <= now:
+            self.make_ready(head[1])
+
+    def forget(self, entry: _Entry) -> None:
+        self.leave_place(entry)
+        self.entries.pop(entry.id, None)
+        if entry.coalesce and self.coalesced.get(entry.coalesce) == entry.id:
+            del self.coalesced[entry.coalesce]
+
+
+_ties = itertools.count()
+
+
+#: Answers a breaker's state and the id of its trial, for the gate that pauses a background queue.
+Gate = Callable[[str], tuple[str, str]]
+
+
+class MemoryQueue:
+    """A QueueStore in memory. `gate` tells a breaker's state; `clock` is the only clock that decides anything."""
+
+    def __init__(self, *, gate: Gate, clock: Clock = time, lease: float = LEASE) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._lease = lease
+        self._lock = threading.Condition(threading.RLock())
+        self._queues: dict[str, _Queue] = {}
+        self._done: dict[str, tuple[float, Outcome | None]] = {}
+        self._watching: dict[str, list[Mailbox]] = {}
+        self._mailboxes: dict[str, MemoryMailbox] = {}
+        self._reports: dict[str, tuple[float, bytes]] = {}
+        self._poked = False
+
+    def register(self, mailbox: MemoryMailbox) -> None:
+        self._mailboxes[mailbox.address] = mailbox
+
+    def _queue(self, name: str) -> _Queue:
+        return self._queues.setdefault(name, _Queue(name))
+
+    def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
+        with self._lock:
+            answers: list[Accepted | Exception] = [self._put(put) for put in puts]
+            self._wake()
+            return answers
+
+    def _put(self, put: Put) -> Accepted:
+        queue, now = self._queue(put.queue), self._clock.time()
+        workers = self.workers_serving(put.queue)
+        if put.id in queue.entries or put.id in self._done:
+            return Accepted(True, workers)
+        replaced = self._replace(queue, put.coalesce) if put.coalesce else ""
+        if put.cap and len(queue.entries) >= put.cap:
+            return Accepted(False, workers, replaced)
+        entry = _Entry(put.id, put.payload, coalesce=put.coalesce)
+        entry.expires = now + put.expires_in if put.expires_in > 0 else None
+        queue.entries[put.id] = entry
+        if put.delay > 0:
+            queue.make_due(entry, now + put.delay)
+        else:
+            queue.make_ready(entry)
+        if put.coalesce:
+            queue.coalesced[put.coalesce] = put.id
+        return Accepted(True, workers, replaced)
+
+    def _replace(self, queue: _Queue, key: str) -> str:
+        older = queue.entries.get(queue.coalesced.get(key, ""))
+        if older is None or older.lease is not None:
+            return ""
+        queue.forget(older)
+        self._conclude(older.id, Outcome(error=CallCancelled("the call was replaced by a newer one before it started")), 0)
+        return older.id
+
+    def fetch(self, groups: Sequence[Group]) -> Fetched:
+        with self._lock:
+            now = self._clock.time()
+            deliveries: list[Delivery] = []
+            due: list[float] = []
+            for group in groups:
+                free = group.free
+                for want in group.wants:
+                    taken, queue_due = self._fetch_queue(want, min(free, want.limit), now)
+                    free -= len(taken)
+                    deliveries += taken
+                    due += queue_due
+            return Fetched(tuple(deliveries), max(0.0, min(due) - now) if due else None, now)
+
+    def _fetch_queue(self, want: Want, room: int, now: float) -> tuple[list[Delivery], list[float]]:
+        queue = self._queue(want.queue)
+        self._reap(queue, now)
+        state, trial = self._gate(want.gate) if want.gate else ("closed", "")
+        if state != "closed":
+            entry = queue.entries.get(trial) if trial and room > 0 else None
+            taken = [entry] if entry is not None and entry.lease is None else []
+            return [d for e in taken if (d := self._deliver(queue, e, now, trial=True))], []
+        queue.promote(now)
+        found: list[Delivery] = []
+        while queue.ready and len(found) < room:
+            if delivery := self._deliver(queue, next(iter(queue.ready.values())), now, trial=False):
+                found.append(delivery)
+        head = queue.next_timer()
+        return found, [head[0]] if head is not None else []
+
+    def _deliver(self, queue: _Queue, entry: _Entry, now: float, *, trial: bool) -> Delivery | None:
+        if entry.expires is not None and entry.expires <= now:
+            self._expire(queue, entry)
+            return None
+        entry.token += 1
+        queue.make_leased(entry, now + self._lease)
+        return Delivery(queue.name, entry.id, entry.token, entry.deaths, entry.payload, entry.progress, trial, now)
+
+    def _reap(self, queue: _Queue, now: float) -> tuple[int, int]:
+        returned = poisoned = 0
+        for entry in [e for e in queue.leased.values() if e.lease is not None and e.lease <= now]:
+            entry.deaths += 1
+            if entry.deaths >= POISON_DEATHS:
+                self._bury(queue, entry, "poison", None)
+                poisoned += 1
+            else:
+                queue.make_ready(entry, first=True)
+                returned += 1
+        return returned, poisoned
+
+    def _expire(self, queue: _Queue, entry: _Entry) -> None:
+        if queue.waited:
+            queue.forget(entry)
+        else:
+            self._bury(queue, entry, "expired", None)
+
+    def _bury(self, queue: _Queue, entry: _Entry, reason: str, outcome: Outcome | None) -> None:
+        queue.forget(entry)
+        at = self._clock.time()
+        queue.dead[entry.id] = DeadLetter(queue.name, entry.id, at, reason, entry.payload, entry.progress)
+        failed = CallFailed(f"the call was given up ({reason}); it lies in the dead letters", reason=reason)
+        self._conclude(entry.id, outcome or Outcome(error=failed), 0)
+
+    def _conclude(self, id: str, outcome: Outcome | None, keep: float) -> None:
+        now = self._clock.time()
+        self._done = {key: kept for key, kept in self._done.items() if kept[0] > now}
+        self._done[id] = (now + max(keep, DONE_LIFETIME), outcome)
+        for mailbox in self._watching.pop(id, ()):
+            self._post(mailbox.address, id, outcome)
+
+    def _post(self, address: str, id: str, outcome: Outcome | None) -> None:
+        mailbox = self._mailboxes.get(address)
+        if mailbox is not None:
+            mailbox.deliver(id, outcome or Outcome())
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        with self._lock:
+            queue = self._queue(delivery.queue)
+            entry = queue.entries.get(delivery.id)
+            if entry is None or entry.token != delivery.token:
+                return False
+            if isinstance(settlement, (Later, Release)) and entry.lease is None:
+                return False
+            self._settle(queue, entry, settlement)
+            self._wake()
+            return True
+
+    def _settle(self, queue: _Queue, entry: _Entry, settlement: Settlement) -> None:
+        match settlement:
+            case Done(outcome, mailbox, keep):
+                queue.forget(entry)
+                self._answer(queue, entry.id, mailbox, outcome, keep)
+            case Bury(reason, outcome, mailbox):
+                self._bury(queue, entry, reason, outcome)
+                if mailbox:
+                    self._post(mailbox, entry.id, outcome)
+            case Later(delay, progress):
+                entry.progress = progress
+                queue.make_due(entry, self._clock.time() + delay)
+            case Release(first, delay, released):
+                entry.progress = released or entry.progress
+                if delay > 0:
+                    queue.make_due(entry, self._clock.time() + delay)
+                else:
+                    queue.make_ready(entry, first=first)
+
+    def _answer(self, queue: _Queue, id: str, mailbox: str, outcome: Outcome | None, keep: float) -> None:
+        if mailbox:
+            self._post(mailbox, id, outcome)
+        if not queue.waited:
+            self._conclude(id, outcome if keep > 0 else None, keep)
+
+    def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
+        with self._lock:
+            now = self._clock.time()
+            self._reports[worker] = (now, report)
+            for name in queues:
+                self._queue(name).serving[worker] = now
+            return [delivery for delivery in held if not self._renew(delivery, now)]
+
+    def _renew(self, delivery: Delivery, now: float) -> bool:
+        entry = self._queue(delivery.queue).entries.get(delivery.id)
+        if entry is None or entry.token != delivery.token or entry.lease is None:
+            return False
+        entry.lease = now + self._lease
+        return True
+
+    def leave(self, worker: str, queues: Sequence[str]) -> None:
+        with self._lock:
+            self._reports.pop(worker, None)
+            for name in queues:
+                self._queue(name).serving.pop(worker, None)
+
+    def cancel(self, queue: str, ids: Sequence[str]) -> list[Cancelled]:
+        with self._lock:
+            return [self._cancel(self._queue(queue), id) for id in ids]
+
+    def _cancel(self, queue: _Queue, id: str) -> Cancelled:
+        entry = queue.entries.get(id)
+        if entry is None:
+            return Cancelled("unknown")
+        if entry.lease is not None:
+            return Cancelled("running")
+        queue.forget(entry)
+        if not queue.waited:
+            self._conclude(id, Outcome(error=CallCancelled("the call was cancelled before it started")), 0)
+        return Cancelled("cancelled", entry.progress)
+
+    def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
+        with self._lock:
+            if id in self._queue(queue).entries:
+                self._watching.setdefault(id, []).append(mailbox)
+                return None
+            if id in self._done:
+                outcome = self._done[id][1]
+                return outcome or Outcome(error=ResultExpired("the call succeeded, its result was not kept"))
+        raise ResultExpired(f"the result of call {id} is gone, or was never kept", service=service_of_queue(queue))
+
+    def standing(self, queue: str, id: str) -> Standing:
+        with self._lock:
+            entry = self._queue(queue).entries.get(id)
+            if entry is not None:
+                due = None if entry.due is None else max(0.0, entry.due - self._clock.time())
+                where = "leased" if entry.lease is not None else "ready" if due is None else "due"
+                return Standing(where, entry.progress, due)  # type: ignore[arg-type]
+            letter = self._queue(queue).dead.get(id)
+            if letter is not None:
+                return Standing("dead", letter.progress, reason=letter.reason)
+            done = self._done.get(id)
+            return Standing("done", outcome=done[1] or Outcome()) if done is not None else Standing("gone")
+
+    def counts(self, queues: Sequence[str]) -> list[Counts]:
+        with self._lock:
+            return [self._counts(self._queue(name)) for name in queues]
+
+    def _counts(self, queue: _Queue) -> Counts:
+        ready, leased = len(queue.ready), len(queue.leased)
+        due = len(queue.entries) - ready - leased
+        return Counts(ready, due, leased, len(queue.dead), self.workers_serving(queue.name), 0.0)
+
+    def workers_serving(self, queue: str) -> int:
+        with self._lock:
+            return len(self._queue(queue).serving)
+
+    def oldest(self, queue: str) -> str:
+        with self._lock:
+            entries = self._queue(queue)
+            if entries.ready:
+                return next(iter(entries.ready))
+            now = self._clock.time()
+            waiting = sorted((e for e in entries.entries.values() if e.due is not None), key=lambda e: e.due or 0)
+            tried = [e.id for e in waiting if (e.due or 0) <= now or e.progress.history]
+            return tried[0] if tried else ""
+
+    def queues(self) -> list[str]:
+        with self._lock:
+            return sorted(self._queues)
+
+    def workers(self) -> list[bytes]:
+        with self._lock:
+            return [report for _, report in self._reports.values()]
+
+    def sweep(self, queue: str) -> tuple[int, int, int]:
+        with self._lock:
+            entries, now = self._queue(queue), self._clock.time()
+            returned, poisoned = self._reap(entries, now)
+            late = [e for e in entries.entries.values() if e.lease is None and e.expires and e.expires <= now]
+            for entry in late:
+                self._expire(entries, entry)
+            self._wake()
+            return returned, poisoned, len(late)
+
+    def dead_letters(self, queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]:
+        with self._lock:
+            return list(self._queue(queue).dead.values())[offset : offset + count]
+
+    def replay(self, queue: str, id: str, expires_in: float) -> bool:
+        with self._lock:
+            letter = self._queue(queue).dead.pop(id, None)
+            if letter is None:
+                return False
+            self._done.pop(id, None)
+            self._put(Put(queue, id, letter.payload, expires_in=expires_in))
+            self._wake()
+            return True
+
+    def purge(self, queue: str, id: str) -> bool:
+        with self._lock:
+            return self._queue(queue).dead.pop(id, None) is not None
+
+    def flush(self, queue: str) -> None:
+        with self._lock:
+            entries = self._queue(queue)
+            for entry in list(entries.entries.values()):
+                entries.forget(entry)
+
+    def wait(self, queues: Sequence[str], timeout: float | None) -> None:
+        with self._lock:
+            if not self._poked:
+                self._lock.wait(timeout)
+            self._poked = False
+
+    def poke(self) -> None:
+        with self._lock:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._poked = True
+        self._lock.notify_all()
+
+    def close(self) -> None:
+        self.poke()
+
+
+class MemoryMailbox:
+    """Replies handed from thread to thread: the very objects."""
+
+    def __init__(self, address: str = "local") -> None:
+        self._address = address
+        self._waiters: dict[str, LocalWaiter] = {}
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
+        return self._waiters.setdefault(id, LocalWaiter(service, request))
+
+    def forget(self, id: str) -> None:
+        self._waiters.pop(id, None)
+
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    def deliver(self, id: str, outcome: Outcome) -> None:
+        waiter = self._waiters.pop(id, None)
+        if waiter is not None:
+            waiter.answer(outcome)
+
+    def close(self) -> None:
+        self._waiters.clear()

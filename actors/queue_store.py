@@ -1,0 +1,244 @@
+"""What a queue can do, whoever keeps it: the seam between the broker and Redis, or this process's memory.
+
+Every verb is atomic, and idempotent by id (and delivery), so that whoever is cut off may simply say it again.
+Both stores pass one conformance suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from seawall.actors.record import Progress
+from seawall.actors.replies import Mailbox, Outcome
+
+__all__ = [
+    "LEASE",
+    "POISON_DEATHS",
+    "Accepted",
+    "Bury",
+    "Cancelled",
+    "Counts",
+    "DeadLetter",
+    "Delivery",
+    "Done",
+    "Fetched",
+    "Group",
+    "Later",
+    "Put",
+    "QueueStore",
+    "Release",
+    "Settlement",
+    "Standing",
+    "Want",
+]
+
+#: Seconds that a fetched call belongs to its worker without a renewal. Lease and grace together stay under the
+#: promised 15 s for a call of a killed worker.
+LEASE = 5.0
+#: A call whose workers died this often is poison.
+POISON_DEATHS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One call to accept. `payload` is the encoded call, or the call itself where nothing leaves the process."""
+
+    queue: str
+    id: str
+    payload: Any
+    delay: float = 0.0
+    expires_in: float = 0.0
+    coalesce: str = ""
+    cap: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`accepted` is False when the queue is full; `workers` is how many serve the queue; `replaced` an older call's id."""
+
+    accepted: bool
+    workers: int
+    replaced: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """At most `limit` calls from `queue`, unless the breaker named by `gate` is open."""
+
+    queue: str
+    gate: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Queues that share `free` slots, in the order in which they are served."""
+
+    free: int
+    wants: tuple[Want, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A call under a lease. `token` tells this delivery from other ones, `deaths` how many workers died with it."""
+
+    queue: str
+    id: str
+    token: int
+    deaths: int
+    payload: Any
+    progress: Progress
+    trial: bool
+    fetched_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    deliveries: tuple[Delivery, ...]
+    next_due_in: float | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The call is over. The outcome goes to `mailbox`, and is kept for `keep` seconds for a background call."""
+
+    outcome: Outcome | None = None
+    mailbox: str = ""
+    keep: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The attempt or the round failed; the next one is due in `delay` seconds."""
+
+    delay: float
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Not started, or not counted: back to its place, to the end, or in `delay` seconds."""
+
+    first: bool = True
+    delay: float = 0.0
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """To the dead letters, for `reason`."""
+
+    reason: str
+    outcome: Outcome | None = None
+    mailbox: str = ""
+
+
+Settlement = Done | Later | Release | Bury
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Whether a call was taken back before it started, and how far it had come."""
+
+    state: Literal["cancelled", "running", "unknown"]
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a call is. `due_in` is seconds, for a call that waits for its time."""
+
+    where: Literal["ready", "due", "leased", "done", "dead", "gone"]
+    progress: Progress = field(default_factory=Progress)
+    due_in: float | None = None
+    outcome: Outcome | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """One queue at a glance; `oldest` is the age in seconds of the call that has been ready longest."""
+
+    ready: int
+    due: int
+    leased: int
+    dead: int
+    workers: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    queue: str
+    id: str
+    at: float
+    reason: str
+    payload: Any
+    progress: Progress
+
+
+class QueueStore(Protocol):
+    """Every verb raises BrokerUnavailable when the store cannot be reached."""
+
+    def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
+        """Accept calls in one trip; each has its own answer. Waiting calls with the same coalesce key are replaced."""
+        ...
+
+    def fetch(self, groups: Sequence[Group]) -> Fetched: ...
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """False when the delivery is no longer the call's newest one; then nothing has changed."""
+        ...
+
+    def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
+        """Report a living worker and renew its leases; answers the deliveries that it has lost."""
+        ...
+
+    def leave(self, worker: str, queues: Sequence[str]) -> None: ...
+
+    def cancel(self, queue: str, ids: Sequence[str]) -> list[Cancelled]: ...
+
+    def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
+        """The outcome of a background call that is over, else None: the mailbox gets it. Raises ResultExpired."""
+        ...
+
+    def standing(self, queue: str, id: str) -> Standing: ...
+
+    def counts(self, queues: Sequence[str]) -> list[Counts]: ...
+
+    def workers_serving(self, queue: str) -> int: ...
+
+    def oldest(self, queue: str) -> str:
+        """The id of the waiting call that a breaker's trial should be made with; empty where there is none."""
+        ...
+
+    def queues(self) -> list[str]: ...
+
+    def workers(self) -> list[bytes]:
+        """The reports of the living workers."""
+        ...
+
+    def sweep(self, queue: str) -> tuple[int, int, int]:
+        """Return dead workers' calls, bury poison, end what is past its time: how many of each."""
+        ...
+
+    def dead_letters(self, queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]: ...
+
+    def replay(self, queue: str, id: str, expires_in: float) -> bool: ...
+
+    def purge(self, queue: str, id: str) -> bool: ...
+
+    def flush(self, queue: str) -> None: ...
+
+    def wait(self, queues: Sequence[str], timeout: float | None) -> None:
+        """Sleep until one of the queues may have work, somebody pokes, or `timeout` seconds have passed."""
+        ...
+
+    def poke(self) -> None:
+        """Wake the thread that sleeps in wait()."""
+        ...
+
+    def close(self) -> None: ...

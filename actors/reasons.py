@@ -1,0 +1,92 @@
+"""Why an attempt failed, in a few words for people, and what that means for the breaker and the next attempt.
+
+One table for the errors of `requests`; the words never hold a query, a header or a body.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from seawall.errors import LocalResourceError, OutcomeUnknown, RequestTooLarge, ResponseTooLarge, TokenUnavailable
+
+__all__ = ["Verdict", "judge_error", "judge_status", "plain_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`failure` counts for the breaker; `retry` allows another attempt; `text` is the log line's middle part."""
+
+    text: str
+    failure: bool
+    retry: bool
+    ok: bool = False
+    retry_after: float | None = None
+
+
+#: Statuses that say nothing about the service's health: the caller was too slow, or asked too much.
+NEUTRAL_STATUSES = frozenset({408, 429})
+
+_OK = Verdict("", failure=False, retry=False, ok=True)
+
+
+def judge_status(status: Any, retry_after: float | None) -> Verdict:
+    """What a response's status means. Anything that is not an int (a test's mock) is a success."""
+    if not isinstance(status, int) or (status < 500 and status not in NEUTRAL_STATUSES):
+        return _OK
+    if status in NEUTRAL_STATUSES:
+        return Verdict(f"Answer {status}", failure=False, retry=True, retry_after=retry_after)
+    return Verdict(f"Server error {status}", failure=True, retry=True, retry_after=retry_after)
+
+
+#: Later rows never win over earlier ones: a ConnectTimeout is a ConnectionError too.
+_TABLE: tuple[tuple[type[BaseException], str, bool, bool], ...] = (
+    # error, words, counts as a failure of the service, may be tried again
+    (TokenUnavailable, "Internal token unavailable", False, False),
+    (LocalResourceError, "No local resources", False, True),
+    (ResponseTooLarge, "Response too large", False, False),
+    (RequestTooLarge, "Request too large", False, False),
+    (OutcomeUnknown, "Outcome unknown", True, False),
+    (requests.exceptions.SSLError, "TLS failure", True, False),
+    (requests.Timeout, "Timeout", True, True),
+    (TimeoutError, "Timeout", True, True),
+    (requests.ConnectionError, "Connection failed", True, True),
+    (requests.exceptions.ChunkedEncodingError, "Connection failed", True, True),
+    (requests.exceptions.ContentDecodingError, "Unreadable response", True, True),
+    (requests.TooManyRedirects, "Too many redirects", True, False),
+    (requests.exceptions.InvalidURL, "Invalid URL", False, False),
+    (requests.RequestException, "Request failed", True, True),
+    (OSError, "Connection failed", True, True),
+)
+
+
+def judge_error(error: BaseException) -> Verdict | None:
+    """What an exception means; None for one that no attempt should raise (a bug, not an outage)."""
+    for kind, words, failure, retry in _TABLE:
+        if isinstance(error, kind):
+            return Verdict(words, failure=failure, retry=retry)
+    return None
+
+
+_URL_TAIL = re.compile(r"(\?|#)[^\s'\")]*")
+
+
+def plain_words(error: BaseException) -> str:
+    """The innermost reason: `Connection refused` rather than three nested reprs with the URL in them."""
+    seen: set[int] = set()
+    inner: BaseException | None = error
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        if isinstance(inner, OSError) and isinstance(inner.errno, int) and inner.errno in errno.errorcode:
+            return os.strerror(inner.errno)
+        nested = next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
+        inner = nested or getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
+        if not isinstance(inner, BaseException):
+            inner = None
+    text = _URL_TAIL.sub("", str(error)).strip()
+    return (text or type(error).__name__)[:200]

@@ -1,0 +1,203 @@
+"""What came of a call, as its caller sees it, and how that travels.
+
+An Outcome holds the very response or exception. Where caller and worker are two processes it crosses as a Reply: data
+only, from which the caller's side builds a real `requests.Response` or the exception of the attempt.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from seawall import errors
+from seawall.actors.record import Reply
+from seawall.supervisor.breaker import Record
+
+__all__ = ["LocalWaiter", "Mailbox", "Outcome", "from_reply", "to_reply"]
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """A response, or the error of the last attempt; and the breaker's record at that moment, for the caller's own view."""
+
+    response: Any = None
+    error: BaseException | None = None
+    attempts: int = 0
+    breaker: Record | None = None
+
+
+class LocalWaiter:
+    """One caller of this process that waits, and what it waits for."""
+
+    __slots__ = ("_event", "_outcome", "request", "service")
+
+    def __init__(self, service: str = "", request: Any = None) -> None:
+        self._event = threading.Event()
+        self._outcome: Outcome | None = None
+        self.service = service
+        self.request = request
+
+    def wait(self, timeout: float) -> Outcome | None:
+        """The outcome, or None after `timeout` seconds."""
+        self._event.wait(max(0.0, timeout))
+        return self._outcome
+
+    def answer(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            self._event.set()
+
+
+class Mailbox(Protocol):
+    """Where a process receives what came of the calls that it waits for."""
+
+    @property
+    def address(self) -> str: ...
+
+    def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter: ...
+
+    def forget(self, id: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+#: The errors that cross, by the names that they cross under. An unknown name becomes its fallback, never code.
+_ERRORS: dict[str, type[requests.RequestException]] = {
+    "http": requests.HTTPError,
+    "connect-timeout": requests.ConnectTimeout,
+    "read-timeout": requests.ReadTimeout,
+    "timeout": requests.Timeout,
+    "ssl": requests.exceptions.SSLError,
+    "proxy": requests.exceptions.ProxyError,
+    "outcome-unknown": errors.OutcomeUnknown,
+    "connection": requests.ConnectionError,
+    "chunked": requests.exceptions.ChunkedEncodingError,
+    "decoding": requests.exceptions.ContentDecodingError,
+    "redirects": requests.TooManyRedirects,
+    "too-large": errors.ResponseTooLarge,
+    "token": errors.TokenUnavailable,
+    "local": errors.LocalResourceError,
+    "cancelled": errors.CallCancelled,
+    "deadline": errors.DeadlineExceeded,
+    "request": requests.RequestException,
+}
+_NAMES = {kind: name for name, kind in _ERRORS.items()}
+
+
+def to_reply(id: str, outcome: Outcome) -> Reply:
+    """The outcome as data. Raises nothing: an error without a name of its own crosses as its nearest ancestor."""
+    fields: dict[str, Any] = {"attempts": outcome.attempts, "breaker": outcome.breaker}
+    error = outcome.error
+    response = outcome.response
+    if error is not None:
+        fields |= _error_fields(error)
+        response = getattr(error, "response", None)
+    if isinstance(response, requests.Response):
+        fields |= _response_fields(response)
+    return Reply(id=id, **fields)
+
+
+def _error_fields(error: BaseException) -> dict[str, Any]:
+    fields: dict[str, Any] = {"message": str(error)}
+    if isinstance(error, errors.ServiceUnavailable):
+        cause = error.__cause__
+        return fields | {
+            "error": "unavailable",
+            "retry_after": error.retry_after,
+            "cause": to_reply("", Outcome(error=cause)) if isinstance(cause, Exception) else None,
+        }
+    if isinstance(error, errors.CallFailed):
+        return fields | {"error": "dead", "detail": error.reason}
+    for kind in type(error).__mro__:
+        if kind in _NAMES:
+            return fields | {"error": _NAMES[kind]}
+    return fields | {"error": "request", "message": f"{type(error).__name__}: {error}"}
+
+
+def _response_fields(response: requests.Response) -> dict[str, Any]:
+    return {
+        "status": response.status_code,
+        "reason": response.reason or "",
+        "url": response.url or "",
+        "headers": tuple(_header_items(response)),
+        "body": response.content or b"",
+        "elapsed": response.elapsed.total_seconds(),
+    }
+
+
+def _header_items(response: requests.Response) -> list[tuple[str, str]]:
+    """Header lines one by one, so that two cookies stay two."""
+    raw = getattr(response.raw, "headers", None)
+    source = raw if hasattr(raw, "iteritems") else None
+    lines = source.iteritems() if source is not None else response.headers.items()
+    return [(_text(name), _text(value)) for name, value in lines]
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def from_reply(reply: Reply, *, service: str, method: str = "", request: Any = None) -> Outcome:
+    """The outcome that a reply stands for; `service` is the readable name for errors."""
+    response = _response(reply, request) if reply.status else None
+    error = _error(reply, service, response)
+    return Outcome(
+        response=None if error is not None else response,
+        error=error,
+        attempts=reply.attempts,
+        breaker=reply.breaker,
+    )
+
+
+def _response(reply: Reply, request: Any) -> requests.Response:
+    response = requests.Response()
+    response.status_code = reply.status
+    response.reason = reply.reason
+    response.url = reply.url
+    response.headers = CaseInsensitiveDict()
+    for name, value in reply.headers:
+        known = response.headers.get(name)
+        response.headers[name] = value if known is None else f"{known}, {value}"
+    response.encoding = requests.utils.get_encoding_from_headers(response.headers)
+    response.elapsed = timedelta(seconds=reply.elapsed)
+    response._content = reply.body
+    response._content_consumed = True  # type: ignore[attr-defined]
+    response.request = request
+    _add_cookies(response, reply)
+    return response
+
+
+def _add_cookies(response: requests.Response, reply: Reply) -> None:
+    from http.cookies import CookieError, SimpleCookie
+
+    for name, value in reply.headers:
+        if name.lower() == "set-cookie":
+            try:
+                for cookie in SimpleCookie(value).values():
+                    response.cookies.set(cookie.key, cookie.value)
+            except CookieError:
+                continue
+
+
+def _error(reply: Reply, service: str, response: requests.Response | None) -> Exception | None:
+    if not reply.error:
+        return None
+    if reply.error == "unavailable":
+        unavailable = errors.ServiceUnavailable(reply.message, service=service, retry_after=reply.retry_after)
+        if reply.cause is not None:
+            unavailable.__cause__ = from_reply(reply.cause, service=service).error
+        return unavailable
+    if reply.error == "dead":
+        text = reply.message or f"[{service}] the call was given up ({reply.detail}); it lies in the dead letters"
+        return errors.CallFailed(text, service=service, reason=reply.detail)
+    if reply.error == "cancelled":
+        return errors.CallCancelled(reply.message or f"[{service}] the call was {reply.detail} before it started", service=service)
+    kind = _ERRORS.get(reply.error, requests.RequestException)
+    if issubclass(kind, errors.SeawallError):
+        return kind(reply.message, service=service)
+    return kind(reply.message, response=response) if response is not None else kind(reply.message)

@@ -1,0 +1,1 @@
+"""The guide's application: a Flask backend, its four services and what starts them."""

@@ -1,0 +1,44 @@
+"""Outbound service calls as durable messages: queued, retried, and gated by a breaker that the whole fleet shares."""
+
+from seawall.client import ResilientServiceClient, snapshot
+from seawall.errors import (
+    BrokerUnavailable,
+    CallCancelled,
+    CallFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    LocalResourceError,
+    NoWorker,
+    OutcomeUnknown,
+    QueueFull,
+    RequestTooLarge,
+    ResponseTooLarge,
+    ResultExpired,
+    SeawallError,
+    ServiceUnavailable,
+    TokenUnavailable,
+)
+from seawall.handles import Handle
+from seawall.supervisor.breaker import State
+
+__all__ = [
+    "BrokerUnavailable",
+    "CallCancelled",
+    "CallFailed",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "Handle",
+    "LocalResourceError",
+    "NoWorker",
+    "OutcomeUnknown",
+    "QueueFull",
+    "RequestTooLarge",
+    "ResilientServiceClient",
+    "ResponseTooLarge",
+    "ResultExpired",
+    "SeawallError",
+    "ServiceUnavailable",
+    "State",
+    "TokenUnavailable",
+    "snapshot",
+]

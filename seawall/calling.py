@@ -1,0 +1,147 @@
+"""A waited-for call's journey as its caller sees it: admitted, queued, waited for, answered, or run here.
+
+When the broker is away and nothing was written to it, the call runs in the caller's own process. When it is not known
+whether something was written, only an idempotent method does; the others raise OutcomeUnknown.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from seawall.actors.backoff import retry_delay
+from seawall.actors.call_actor import refusal
+from seawall.actors.delivered import LocalCall
+from seawall.actors.queue_store import Accepted, Put
+from seawall.actors.record import Call, encode
+from seawall.actors.redact import path_only
+from seawall.actors.replies import LocalWaiter, Outcome
+from seawall.actors.service import Service, queue_names
+from seawall.direct import run_directly
+from seawall.errors import BrokerUnavailable, DeadlineExceeded, NoWorker, OutcomeUnknown, QueueFull
+from seawall.runtime import Runtime
+
+__all__ = ["admit", "call_and_wait", "default_deadline", "payload_of"]
+
+#: Seconds that a call may wait in its queue, beside its attempts and backoffs, before its caller gives up.
+QUEUE_ALLOWANCE = 10.0
+#: Seconds after which a caller asks whether any worker serves the queue; the promise is an answer within 2 s.
+WORKER_CHECK = 1.5
+#: Methods that may be sent again when it is not known whether they were sent (RFC 9110, 9.2.2).
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+def default_deadline(service: Service, attempts: int, timeout: float) -> float:
+    """Seconds for all attempts, the backoffs between them, and the queue."""
+    backoffs = sum(
+        retry_delay(number, base=service.backoff, jitter=service.jitter, uniform=lambda: 1.0)
+        for number in range(1, attempts)
+    )
+    return attempts * timeout + backoffs + QUEUE_ALLOWANCE
+
+
+def payload_of(runtime: Runtime, call: Call, original: dict[str, Any]) -> Any:
+    return LocalCall(call, original) if runtime.memory else encode(call)
+
+
+def admit(runtime: Runtime, service: Service, id: str) -> bool:
+    """Whether this call is the breaker's trial. Raises ServiceUnavailable when the breaker refuses it."""
+    view = runtime.views.of(service)
+    admission = view.admit()
+    if admission.passes:
+        return False
+    if admission.may_take_trial and view.take_trial(id):
+        return True
+    logging.getLogger(service.logger_name).warning("[%s] Circuit breaker OPEN - rejecting request", service.name)
+    raise refusal(service.name, view.admit().retry_after)
+
+
+def call_and_wait(
+    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, request: Any
+) -> Any:
+    """The response. Raises what the last attempt raised, or what DESIGN promises instead."""
+    runtime.ready()
+    waiter = runtime.engine.mailbox.expect(call.id, service=service.name, request=request)
+    runtime.waiting.add(service.key, call.id, waiter)
+    try:
+        outcome = _queue_and_wait(runtime, service, call, original, deadline, waiter)
+    finally:
+        runtime.waiting.remove(service.key, call.id)
+        runtime.engine.mailbox.forget(call.id)
+    if outcome.breaker is not None:
+        runtime.views.of(service).observe(outcome.breaker)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.response
+
+
+def _queue_and_wait(
+    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, waiter: LocalWaiter
+) -> Outcome:
+    ends = time.monotonic() + deadline
+    put = Put(queue_names(service.key)[0], call.id, payload_of(runtime, call, original), expires_in=deadline)
+    try:
+        accepted = runtime.engine.queue.put([put])[0]
+        if isinstance(accepted, Exception):
+            raise accepted
+    except QueueFull:
+        raise
+    except BrokerUnavailable as error:
+        return _without_broker(runtime, service, call, original, error)
+    outcome = _wait_for_worker(runtime, service, call, accepted, waiter, ends)
+    if outcome is None:
+        outcome = waiter.wait(ends - time.monotonic())
+    return outcome or _give_up(runtime, service, call, deadline)
+
+
+def _wait_for_worker(
+    runtime: Runtime, service: Service, call: Call, accepted: Accepted, waiter: LocalWaiter, ends: float
+) -> Outcome | None:
+    """With no worker at hand when the call was queued, look again soon instead of waiting for the whole deadline."""
+    if accepted.workers > 0:
+        return None
+    outcome = waiter.wait(min(WORKER_CHECK, ends - time.monotonic()))
+    if outcome is not None:
+        return outcome
+    queue = queue_names(service.key)[0]
+    try:
+        if runtime.engine.queue.workers_serving(queue) or _cancel(runtime, service, call) == "running":
+            return None
+    except BrokerUnavailable:
+        return None
+    raise NoWorker(
+        f"[{service.name}] no running worker serves queue {queue!r}; nothing was sent. "
+        "Start one with `seawall worker MODULE`, where MODULE declares the service",
+        service=service.name,
+    )
+
+
+def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float) -> Outcome:
+    state = _cancel(runtime, service, call)
+    started = "it was running and may still be carried out" if state == "running" else "it will not be started any more"
+    raise DeadlineExceeded(
+        f"[{service.name}] {call.method} {path_only(call.target)} got no answer within {deadline:.1f} s; {started}",
+        service=service.name,
+    )
+
+
+def _cancel(runtime: Runtime, service: Service, call: Call) -> str:
+    try:
+        return runtime.engine.queue.cancel(queue_names(service.key)[0], [call.id])[0].state
+    except BrokerUnavailable:
+        return "unknown"
+
+
+def _without_broker(
+    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], error: BrokerUnavailable
+) -> Outcome:
+    if service.when_broker_down == "raise":
+        raise BrokerUnavailable(f"[{service.name}] {error}", service=service.name, written=error.written) from error
+    if error.written and call.method not in IDEMPOTENT:
+        raise OutcomeUnknown(
+            f"[{service.name}] the broker was lost while {call.method} {path_only(call.target)} was queued; "
+            "it may or may not be carried out",
+            service=service.name,
+        ) from error
+    return run_directly(runtime.views.of(service), service, runtime.token, call, original, error)

@@ -1,0 +1,303 @@
+"""The client: one per service, made once and used many times."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from seawall import runtime as runtimes
+from seawall.actors.options import CallOptions, WaitOptions
+from seawall.actors.prepare import Prepared, prepare
+from seawall.actors.record import Call, new_call_id
+from seawall.actors.service import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_FAILURE_THRESHOLD,
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_RECOVERY_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    Service,
+    queue_names,
+)
+from seawall.calling import admit, call_and_wait, default_deadline
+from seawall.declaring import make_service
+from seawall.handles import Handle
+from seawall.queueing import BackgroundOptions, enqueue_all
+from seawall.supervisor.breaker import State
+from seawall.supervisor.view import BreakerView
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["ResilientServiceClient", "snapshot"]
+
+#: Seconds for which the result of an enqueued call is kept.
+DEFAULT_KEEP_RESULT = 60.0
+
+
+class ResilientServiceClient:
+    """Calls one service through its queue, with retries and a circuit breaker that the whole fleet shares.
+
+    >>> chroma = ResilientServiceClient("http://chroma:6003", service_name="Chroma Server")
+    >>> chroma.post("/query", json={"query_texts": ["what is AI?"]}).json()  # doctest: +SKIP
+
+    A verb waits for the answer and returns a real `requests.Response`; a 4xx comes back as one. It raises, all of them
+    `requests.RequestException`:
+
+    - `ServiceUnavailable`: the breaker is open, nothing was sent
+    - `requests.HTTPError`: the last attempt was answered with a 5xx; it has `.response`
+    - the `requests` exception of the last attempt: connection errors, timeouts
+    - `DeadlineExceeded`, `NoWorker`: no answer in time
+    - `OutcomeUnknown`: it may have happened, and must not be repeated blindly
+
+    `enqueue` returns a handle at once, `fire` nothing at all.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        service_name: str | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
+        failure_threshold: int = DEFAULT_FAILURE_THRESHOLD,
+        recovery_timeout: float = DEFAULT_RECOVERY_TIMEOUT,
+        *,
+        key: str | None = None,
+        health_path: str | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        idempotency: Literal["trust", "none"] = "trust",
+        allow_headers: Iterable[str] = (),
+        **more: Any,
+    ) -> None:
+        """Declare the service, with:
+
+        - `base_url`: http or https; may hold credentials, which stay in this process
+        - `service_name`: what people read; its slug is the key unless `key` is given
+        - `max_retries`: attempts in all, as in the log lines' `attempt 1/3`; at least 1
+        - `timeout`: seconds for an attempt in all, or (connect, read) in seconds
+        - `failure_threshold`: failed calls in a row that open the breaker
+        - `recovery_timeout`: seconds before an open breaker tries again
+        - `health_path`: where the supervisor tries whether the service is back, such as `/health`
+        - `concurrency`: calls that run at once in one worker process
+        - `idempotency`: "none" when a repeated POST or PATCH with the same Idempotency-Key would be carried out twice
+        - `allow_headers`: of Authorization, Cookie and Proxy-Authorization, those that a call may carry through the queue
+        - more: `max_request_bytes`, `max_response_bytes`, `jitter`, `backoff`, `when_broker_down`, `expires_in`,
+          `queue_cap`, `breaker`, `trust_env`; docs/configuration.md has them all
+
+        Raises ValueError, TypeError or ConfigurationError for a setting that is wrong.
+        """
+        house = runtimes.current()
+        self._service = runtimes.registry.declare(
+            make_service(
+                base_url,
+                service_name,
+                key=key,
+                max_retries=max_retries,
+                timeout=timeout,
+                failure_threshold=failure_threshold,
+                recovery_timeout=recovery_timeout,
+                health_path=health_path,
+                concurrency=concurrency,
+                idempotency=idempotency,
+                allow_headers=allow_headers,
+                own_key=runtimes.registry.free_key if house.memory else None,
+                **more,
+            )
+        )
+
+    @classmethod
+    def named(cls, key: str) -> ResilientServiceClient:
+        """The client of a service that is declared already, in `seawall.toml` or by another client.
+
+        Raises ConfigurationError, with the keys that are declared, for any other.
+        """
+        runtimes.current()
+        client = cls.__new__(cls)
+        client._service = runtimes.registry.get(key)
+        return client
+
+    def __repr__(self) -> str:
+        return f"<ResilientServiceClient {self._service.key} at {self._service.origin}>"
+
+    @property
+    def key(self) -> str:
+        """The service's identity: in queues, keys, JSON and on the command line."""
+        return self._service.key
+
+    @property
+    def service(self) -> Service:
+        """The declaration."""
+        return self._service
+
+    @property
+    def state(self) -> State:
+        """The breaker's state as this process knows it; `.value` is closed, open or half_open."""
+        return self._view().state
+
+    def get_status(self) -> dict[str, Any]:
+        """The breaker at a glance, ready for JSON. Never raises, never blocks for longer than 100 ms."""
+        return self._view().status()
+
+    def get(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("POST", path, **options)
+
+    def put(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("PUT", path, **options)
+
+    def patch(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("PATCH", path, **options)
+
+    def delete(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("DELETE", path, **options)
+
+    def head(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("HEAD", path, **options)
+
+    def options(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        return self.request("OPTIONS", path, **options)
+
+    def request(self, method: str, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
+        """Queue the call, wait for it, and return its response. `deadline` is seconds for all of it.
+
+        Takes `requests`' own keywords, without those that a queue cannot carry: those are a TypeError.
+        """
+        house = runtimes.current()
+        id = new_call_id()
+        deadline = options.pop("deadline", None)
+        prepared = self._prepared(method, path, options, id)
+        if deadline is None:
+            deadline = default_deadline(self._service, self._service.max_retries, prepared.timeout)
+        elif deadline <= 0:
+            raise ValueError(f"deadline must be a positive number of seconds, not {deadline}")
+        trial = admit(house, self._service, id)
+        call = self._call(id, prepared, waited=True, trial=trial, reply_to=house.engine.mailbox.address)
+        response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline, None)
+        return response
+
+    def enqueue(
+        self,
+        method: str,
+        path: str,
+        *,
+        delay: float = 0.0,
+        expires_in: float | None = None,
+        coalesce: str = "",
+        on_open: Literal["hold", "skip"] = "hold",
+        keep_result: float = DEFAULT_KEEP_RESULT,
+        rounds: int = 0,
+        **options: Unpack[CallOptions],
+    ) -> Handle:
+        """Queue the call and return its handle at once; it is delivered through any outage, or becomes a dead letter.
+
+        - `delay`: seconds before it may start
+        - `expires_in`: seconds after which it is given up (24 h unless the service says otherwise)
+        - `coalesce`: a call that waits under the same key is replaced by this one
+        - `on_open`: "hold" keeps it while the breaker is open, "skip" drops it
+        - `keep_result`: seconds for which the result can be asked for
+        - `rounds`: rounds of attempts before it is given up; 0 means until it expires
+
+        Raises QueueFull, and BrokerUnavailable within 2 s (it says whether the call may have been queued all the same).
+        """
+        how = BackgroundOptions(delay, expires_in, coalesce, on_open, keep_result, rounds)
+        answer = enqueue_all(runtimes.current(), self._service, [self._background(method, path, options, how)])[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def enqueue_many(self, calls: Iterable[tuple[str, str] | tuple[str, str, Mapping[str, Any]]]) -> list[Handle | Exception]:
+        """Queue many calls in one round trip: (method, path) or (method, path, keywords of `enqueue`) each.
+
+        Answers a handle or an exception for each, in order; a call that cannot be prepared is an exception too.
+        """
+        return enqueue_all(runtimes.current(), self._service, [self._from_tuple(call) for call in calls])
+
+    def fire(
+        self,
+        method: str,
+        path: str,
+        *,
+        delay: float = 0.0,
+        expires_in: float | None = None,
+        coalesce: str = "",
+        on_open: Literal["hold", "skip"] = "hold",
+        rounds: int = 0,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Queue the call and forget it. Raises for wrong arguments only; what cannot be queued is logged."""
+        how = BackgroundOptions(delay, expires_in, coalesce, on_open, 0.0, rounds)
+        prepared = self._background(method, path, options, how)
+        if isinstance(prepared, Exception):
+            raise prepared
+        answer = enqueue_all(runtimes.current(), self._service, [prepared])[0]
+        if isinstance(answer, Exception):
+            logging.getLogger(self._service.logger_name).error(
+                "[%s] fire: %s %s was not queued: %s", self._service.name, method, path.partition("?")[0], answer
+            )
+
+    def snapshot(self, project_id: str, message: str = "Auto-save") -> None:
+        """Fire a git snapshot of a project; while one waits, a newer one of the same project takes its place."""
+        snapshot(self, project_id, message)
+
+    def handle(self, id: str) -> Handle:
+        """The handle of a call that some process has enqueued."""
+        return Handle(id, self._service, queue_names(self._service.key)[1])
+
+    def _view(self) -> BreakerView:
+        return runtimes.current().views.of(self._service)
+
+    def _from_tuple(self, call: tuple[str, str] | tuple[str, str, Mapping[str, Any]]) -> tuple[Call, Any, Any] | Exception:
+        method, path, *rest = call
+        keywords = dict(rest[0]) if rest else {}
+        try:
+            how = BackgroundOptions.pop_from(keywords, keep_result=DEFAULT_KEEP_RESULT)
+            return self._background(method, path, keywords, how)
+        except (TypeError, ValueError) as error:
+            return error
+
+    def _background(
+        self, method: str, path: str, options: Mapping[str, Any], how: BackgroundOptions
+    ) -> tuple[Call, Any, Any] | Exception:
+        how.check()
+        id = new_call_id()
+        prepared = self._prepared(method, path, options, id)
+        call = self._call(
+            id, prepared, on_open=how.on_open, keep_result=how.keep_result, rounds=how.rounds
+        )
+        return call, prepared.original, how
+
+    def _prepared(self, method: str, path: str, options: Mapping[str, Any], id: str) -> Prepared:
+        header = runtimes.current().settings.internal_token_header
+        return prepare(self._service, method, path, options, call_id=id, token_header=header)
+
+    def _call(self, id: str, prepared: Prepared, **more: Any) -> Call:
+        service = self._service
+        resend = service.idempotency == "trust" or prepared.method not in ("POST", "PATCH")
+        return Call(
+            id=id,
+            service=service.key,
+            origin=service.origin,
+            method=prepared.method,
+            target=prepared.target,
+            headers=prepared.headers,
+            body=prepared.body,
+            max_attempts=service.max_retries,
+            connect_timeout=prepared.connect_timeout,
+            timeout=prepared.timeout,
+            redirects=prepared.redirects,
+            resend=resend,
+            **more,
+        )
+
+
+def snapshot(git_client: ResilientServiceClient, project_id: str, message: str = "Auto-save") -> None:
+    """Fire a git snapshot of a project and forget it: POST /snapshot/<project_id> with the message.
+
+    While the git service is down it waits; while one waits, a newer one of the same project takes its place.
+    """
+    from urllib.parse import quote
+
+    project = quote(str(project_id), safe="")
+    git_client.fire("POST", f"/snapshot/{project}", json={"message": message}, coalesce=f"snapshot:{project}")

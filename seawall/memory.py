@@ -1,0 +1,96 @@
+"""Memory mode: the same actors, breaker and trials inside the importing process, with no server and nothing durable."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from seawall.actors.engine import Engine
+from seawall.actors.service import Service, queue_names
+from seawall.actors.token import TokenSource
+from seawall.actors.views import Views
+from seawall.probe import Prober
+from seawall.registry import Registry
+from seawall.supervisor.breaker import Record, State
+from seawall.supervisor.trials import Trials
+from seawall.supervisor.view import BreakerView
+from seawall.workers.worker import CallWorker
+
+__all__ = ["LocalHouse"]
+
+logger = logging.getLogger("seawall")
+
+
+class LocalHouse:
+    """Workers and trials in this process. Started at the first call, stopped at exit."""
+
+    def __init__(self, engine: Engine, views: Views, token: TokenSource, registry: Registry) -> None:
+        self._engine = engine
+        self._views = views
+        self._registry = registry
+        self.worker = CallWorker(engine, views, token, session_mode=True)
+        self._prober = Prober(registry.find, token, session_mode=True)
+        self._scheduler: BackgroundScheduler | None = None
+        self._trials: Trials | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        logger.warning(
+            "SEAWALL_BROKER_URL is not set: calls are kept in this process's memory and end with it. "
+            "`seawall up` runs a durable queue"
+        )
+        self.worker.serve(self._registry.all())
+        self._registry.on_declare(self._declared)
+        self.worker.start()
+        self._views.on_change(self._breaker_changed)
+
+    def _declared(self, service: Service) -> None:
+        self._views.redeclare(service)
+        self.worker.serve([service])
+
+    def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
+        if new.state is not State.CLOSED and self._trials is None:
+            self._start_trials()
+        elif self._trials is not None:
+            self._trials.announced(key, new)
+
+    def _start_trials(self) -> None:
+        """Timers are only needed once a breaker has opened."""
+        with self._lock:
+            if self._trials is not None:
+                return
+            self._scheduler = BackgroundScheduler(timezone="UTC")
+            self._scheduler.start()
+            self._trials = Trials(
+                self._engine.breakers,
+                self._scheduler,
+                target=self._view,
+                health=self._prober.ask,
+                has_health=self._prober.can_ask,
+                oldest=lambda key: self._engine.queue.oldest(queue_names(key)[1]),
+            )
+        self._trials.start()
+
+    def _view(self, key: str) -> BreakerView | None:
+        service = self._registry.find(key)
+        return None if service is None else self._views.of(service)
+
+    def stop(self, drain: float) -> None:
+        """Go on for up to `drain` seconds with what is left, then log what is lost."""
+        queues = [queue for service in self._registry.all() for queue in queue_names(service.key)]
+        ends = time.monotonic() + drain
+        while self._left(queues, due=True) and time.monotonic() < ends:
+            time.sleep(0.02)
+        self.worker.stop(max(0.0, min(1.0, ends - time.monotonic())) if drain else 0.0)
+        lost = self._left(queues, due=True)
+        if lost:
+            logger.error("%d call(s) were still waiting when the process ended; they are lost", lost)
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=False)
+
+    def _left(self, queues: list[str], *, due: bool) -> int:
+        counts = self._engine.queue.counts(queues)
+        return sum(count.ready + count.leased + (count.due if due else 0) for count in counts)

@@ -1,0 +1,241 @@
+"""One place where redis-py is configured and its errors are translated.
+
+A link is one connection shared by all threads of a process. Commands that arrive while another thread is
+talking to the server are sent together in the next round trip (group commit), so many callers cost few trips.
+A link never repeats a command by itself: the caller learns whether anything was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from seawall.errors import BrokerUnavailable, ConfigurationError
+
+__all__ = ["Argument", "RedisLink", "Script", "load_script", "shown_url"]
+
+Argument = str | bytes | int | float
+
+#: Seconds to connect, and seconds without an answer before a connection is given up. With one try of each a
+#: caller has its typed error within the promised 2 s.
+CONNECT_TIMEOUT = 0.9
+ANSWER_TIMEOUT = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and its SHA-1, by which the server knows it."""
+
+    name: str
+    source: str
+    sha: str
+
+
+def load_script(package: str, name: str, *, prelude: str = "") -> Script:
+    """The script `lua/<name>.lua` of a package, with the text of `lua/<prelude>.lua` before it."""
+    folder = resources.files(package) / "lua"
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (prelude, name) if part]
+    source = "\n".join(parts)
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One caller's commands, and then their answers."""
+
+    commands: Sequence[tuple[Argument, ...]]
+    answers: list[Any] = field(default_factory=list)
+    error: BrokerUnavailable | None = None
+    done: bool = False
+
+
+class RedisLink:
+    """A shared, pipelining connection to one Redis or Valkey server. Safe for threads, not across a fork."""
+
+    def __init__(
+        self, url: str, *, connect_timeout: float = CONNECT_TIMEOUT, answer_timeout: float = ANSWER_TIMEOUT
+    ) -> None:
+        """`url` is redis://, rediss:// or unix://. Raises ConfigurationError if it cannot be understood."""
+        self._url = url
+        try:
+            pool = redis.ConnectionPool.from_url(url)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"broker URL {shown_url(url)} cannot be used: {error}") from None
+        self._connection_class = pool.connection_class
+        self._options = {
+            **pool.connection_kwargs,
+            "socket_connect_timeout": connect_timeout,
+            "socket_timeout": answer_timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "decode_responses": False,
+        }
+        self._connection: Any = None
+        self._io = threading.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"RedisLink({shown_url(self._url)!r})"
+
+    def run(self, script: Script, *args: Argument) -> Any:
+        """The script's answer. Raises BrokerUnavailable, or redis.ResponseError when the server refuses."""
+        return self.run_many([(script, args)])[0]
+
+    def run_many(self, calls: Iterable[tuple[Script, Sequence[Argument]]]) -> list[Any]:
+        """The scripts' answers, in order, in one round trip. A script's own error is raised for the first that failed."""
+        answers = self.try_many(calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def try_many(self, calls: Iterable[tuple[Script, Sequence[Argument]]]) -> list[Any]:
+        """As run_many, but a script that failed has its exception as its answer."""
+        calls = list(calls)
+        answers = self._submit([("EVALSHA", script.sha, 0, *args) for script, args in calls])
+        for index, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                script, args = calls[index]
+                answers[index] = self._submit([("EVAL", script.source, 0, *args)])[0]
+        return answers
+
+    def command(self, *args: Argument) -> Any:
+        """One command's answer. Raises BrokerUnavailable, or redis.ResponseError when the server refuses."""
+        answer = self._submit([args])[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def connect(self, *, answer_timeout: float | None = None) -> Any:
+        """A connected redis-py connection of its own, for blocking reads. Raises BrokerUnavailable."""
+        options = dict(self._options)
+        if answer_timeout is not None:
+            options["socket_timeout"] = answer_timeout
+        connection = self._connection_class(**options)
+        try:
+            connection.connect()
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise self._unreachable(error, written=False) from error
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; a later command opens it again."""
+        with self._io:
+            self._drop()
+
+    def forget(self) -> None:
+        """After a fork: let go of the parent's connection without touching its state on the wire."""
+        self._io = threading.Lock()
+        self._jobs = deque()
+        self._connection = None
+
+    def _submit(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        job = _Job(commands)
+        self._jobs.append(job)
+        with self._io:
+            if not job.done:
+                self._exchange()
+        if job.error is not None:
+            error = job.error
+            raise BrokerUnavailable(str(error), written=error.written) from error.__cause__
+        return job.answers
+
+    def _exchange(self) -> None:
+        """Send everything that waits in one write, and read the answers in order."""
+        batch: list[_Job] = []
+        while self._jobs:
+            batch.append(self._jobs.popleft())
+        written = False
+        try:
+            connection = self._connected()
+            packed = connection.pack_commands([command for job in batch for command in job.commands])
+            written = True
+            connection.send_packed_command(packed, check_health=False)
+            for job in batch:
+                while len(job.answers) < len(job.commands):
+                    job.answers.append(self._read(connection))
+                job.done = True
+        except (RedisError, OSError, BrokerUnavailable) as error:
+            self._drop()
+            translated = error if isinstance(error, BrokerUnavailable) else self._unreachable(error, written=written)
+            self._fail(batch, translated)
+        except BaseException:
+            self._drop()
+            self._fail(batch, BrokerUnavailable("the exchange with the broker was interrupted", written=written))
+            raise
+
+    @staticmethod
+    def _fail(batch: list[_Job], error: BrokerUnavailable) -> None:
+        for job in batch:
+            if not job.done:
+                job.error, job.done = error, True
+
+    @staticmethod
+    def _read(connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except BusyLoadingError as error:
+            raise BrokerUnavailable("the broker is loading its data after a restart", written=False) from error
+        except ReadOnlyError as error:
+            return BrokerUnavailable(f"the broker takes no writes now: {error}", written=False)
+        except ResponseError as error:
+            return error
+
+    def _connected(self) -> Any:
+        """The connection, opened anew when the server has closed it while it was idle."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                stale = connection.can_read(0)
+            except (RedisError, OSError):
+                stale = True
+            if not stale:
+                return connection
+            self._drop()
+        self._connection = self.connect()
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _unreachable(self, error: Exception, *, written: bool) -> BrokerUnavailable:
+        if isinstance(error, AuthenticationError):
+            return BrokerUnavailable(
+                f"the broker at {shown_url(self._url)} refused the password: {error}", written=False
+            )
+        return BrokerUnavailable(f"the broker at {shown_url(self._url)} cannot be reached: {error}", written=written)
+
+
+def shown_url(url: str) -> str:
+    """The URL without its password, for messages and logs.
+
+    >>> shown_url("redis://user:secret@host:6379/0")
+    'redis://user:***@host:6379/0'
+    """
+    head, at, tail = url.rpartition("@")
+    if not at or "://" not in head:
+        return url
+    scheme, _, credentials = head.partition("://")
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}://{user}{':***' if colon else ''}@{tail}"

@@ -1,0 +1,139 @@
+"""What a process has of Seawall: its settings, its stores, its views, and in memory mode its workers.
+
+Made at first use, once per process. A child of a fork makes its own: sockets and threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from redis.exceptions import ResponseError
+
+from seawall.actors.call_actor import refusal
+from seawall.actors.engine import Engine, engine_from_url, is_memory
+from seawall.actors.replies import Outcome
+from seawall.actors.service import Service, queue_names
+from seawall.actors.token import TokenSource
+from seawall.actors.views import Views
+from seawall.declared import declared_services
+from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.registry import Registry
+from seawall.settings import Settings, load_settings
+from seawall.supervisor.breaker import Record, State
+from seawall.waiting import Waiting
+
+if TYPE_CHECKING:
+    from seawall.memory import LocalHouse
+
+__all__ = ["Runtime", "current", "registry", "replace"]
+
+logger = logging.getLogger("seawall")
+
+#: Declared services outlive a runtime: a child of a fork, or a test, goes on with the same ones.
+registry = Registry()
+
+_lock = threading.RLock()
+_current: Runtime | None = None
+
+
+class Runtime:
+    """One process's house. Raises ConfigurationError when the settings cannot be used."""
+
+    def __init__(self, settings: Settings, *, engine: Engine | None = None) -> None:
+        memory = is_memory(settings.broker_url)
+        if memory and settings.require_broker:
+            raise ConfigurationError(
+                "SEAWALL_REQUIRE_BROKER is set, but SEAWALL_BROKER_URL is not: calls would be lost with this process"
+            )
+        self.settings = settings
+        self.engine = engine or engine_from_url(settings.broker_url, settings.namespace)
+        self.views = Views(self.engine.breakers, grace=self.engine.grace)
+        self.token = TokenSource(settings.internal_token_header, settings.internal_token, settings.internal_token_file)
+        self.waiting = Waiting()
+        self.house: LocalHouse | None = None
+        self.memory = memory
+        self._lock = threading.Lock()
+        self.views.on_change(self._breaker_changed)
+        for service in declared_services(settings.services):
+            if registry.find(service.key) is None:
+                registry.declare(service)
+
+    def ready(self) -> None:
+        """In memory mode, have the workers running; otherwise nothing to do."""
+        if self.memory and self.house is None:
+            with self._lock:
+                if self.house is None:
+                    from seawall.memory import LocalHouse
+
+                    self.house = LocalHouse(self.engine, self.views, self.token, registry)
+                    self.house.start()
+
+    def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
+        """An opened breaker answers the waiting callers of this process at once."""
+        if new.state is State.OPEN and old.state is State.CLOSED and (ids := self.waiting.of(key)):
+            threading.Thread(target=self._refuse, args=(key, ids), name="seawall-refusals", daemon=True).start()
+
+    def _refuse(self, key: str, ids: Sequence[str]) -> None:
+        service = registry.find(key)
+        if service is None:
+            return
+        view = self.views.of(service)
+        try:
+            answers = self.engine.queue.cancel(queue_names(key)[0], ids)
+        except (BrokerUnavailable, ResponseError) as error:
+            logger.debug("[%s] waiting calls not taken back: %s", service.name, error)
+            return
+        for id, answer in zip(ids, answers, strict=True):
+            if answer.state == "cancelled":
+                refused = refusal(service.name, view.admit().retry_after, answer.progress)
+                self.waiting.answer(id, Outcome(error=refused, attempts=answer.progress.attempt, breaker=view.record))
+
+    def close(self, drain: float = 0.0) -> None:
+        """Stop the workers of memory mode, after up to `drain` seconds of going on; close every connection."""
+        house, self.house = self.house, None
+        if house is not None:
+            house.stop(drain)
+        self.engine.close()
+
+
+def current() -> Runtime:
+    """This process's runtime; made from the environment and `seawall.toml` when there is none."""
+    global _current
+    runtime = _current
+    if runtime is not None:
+        return runtime
+    with _lock:
+        if _current is None:
+            _current = Runtime(load_settings())
+        return _current
+
+
+def replace(runtime: Runtime | None) -> Runtime | None:
+    """Use this runtime from now on; answers the one before, which the caller closes."""
+    global _current
+    with _lock:
+        before, _current = _current, runtime
+        return before
+
+
+def _after_fork() -> None:
+    """In a child: forget the parent's connections and threads; the first use makes new ones."""
+    global _current, _lock
+    _lock = threading.RLock()
+    _current = None
+
+
+def _at_exit() -> None:
+    runtime = replace(None)
+    if runtime is not None:
+        runtime.close(runtime.settings.exit_drain)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
+

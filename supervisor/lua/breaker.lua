@@ -1,0 +1,68 @@
+-- Breaker records: read, and compare and swap on the server's clock. What a record means is Python's business.
+--
+-- Keys, all under the namespace <ns> (ARGV[2]); none expires, there is one set of them per service:
+--   <ns>:breaker:<key>    HASH  v      version, counted from 1
+--                               state  "closed", "open" or "half_open"  (read by the queue's fetch script)
+--                               trial  id of the trial that was taken, or empty  (read by the queue's fetch script)
+--                               rec    the whole record, MessagePack
+--   <ns>:breaker-keys     SET   the <key> of every stored record, so that nothing has to scan the keyspace
+--   <ns>:breakers         pub/sub channel: "<key> <rec>" for every swap that was carried out
+--
+-- Commands (ARGV[1]), their further arguments, and what they return; <now> is the server's TIME in seconds, as text:
+--   read      <key>                  -> {now, v or nil, rec or nil}
+--   read_all                         -> {now, key, v, rec, key, v, rec, ...}
+--   swap      <key> <expected v, 0 = not stored yet> <assumed now> <tolerance in seconds> <state> <trial> <rec>
+--                                    -> {now, 1}                       stored as version expected + 1, and announced
+--                                    -> {now, 0, v or nil, rec or nil} refused: another version is stored, or the
+--                                                                      assumed time is off by more than the tolerance
+
+local command, ns = ARGV[1], ARGV[2]
+
+local function now()
+  local time = redis.call('TIME')
+  return string.format('%s.%06d', time[1], tonumber(time[2]))
+end
+
+local function hash_of(key)
+  return ns .. ':breaker:' .. key
+end
+
+local function read(key)
+  local fields = redis.call('HMGET', hash_of(key), 'v', 'rec')
+  return {now(), fields[1], fields[2]}
+end
+
+local function read_all()
+  local answer = {now()}
+  for _, key in ipairs(redis.call('SMEMBERS', ns .. ':breaker-keys')) do
+    local fields = redis.call('HMGET', hash_of(key), 'v', 'rec')
+    if fields[1] and fields[2] then
+      answer[#answer + 1] = key
+      answer[#answer + 1] = fields[1]
+      answer[#answer + 1] = fields[2]
+    end
+  end
+  return answer
+end
+
+local function swap(key, expected, assumed_now, tolerance, state, trial, rec)
+  local time = now()
+  local stored = redis.call('HMGET', hash_of(key), 'v', 'rec')
+  local same_version = tonumber(stored[1] or 0) == tonumber(expected)
+  if not same_version or math.abs(tonumber(time) - tonumber(assumed_now)) > tonumber(tolerance) then
+    return {time, 0, stored[1], stored[2]}
+  end
+  redis.call('HSET', hash_of(key), 'v', tonumber(expected) + 1, 'state', state, 'trial', trial, 'rec', rec)
+  redis.call('SADD', ns .. ':breaker-keys', key)
+  redis.call('PUBLISH', ns .. ':breakers', key .. ' ' .. rec)
+  return {time, 1}
+end
+
+if command == 'read' then
+  return read(ARGV[3])
+elseif command == 'read_all' then
+  return read_all()
+elseif command == 'swap' then
+  return swap(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+end
+return redis.error_reply('unknown breaker command: ' .. tostring(command))

@@ -1,0 +1,130 @@
+"""Half-open trials: the moment an open breaker's timer ends, somebody tries whether the service is back.
+
+Run by the leading supervisor, and by memory mode for itself. The timers are APScheduler's; the truth is the store's: a
+new leader reads every record and sets its timers anew, and taking a trial is a compare-and-swap, so that a second
+leader, a late timer or a crash starts no trial too many. What a trial needs from other rooms comes as callables.
+
+States of a breaker's timer: none (closed, or held open by hand); set for the end of the open time; or, while a free
+trial waits for the next caller, set again every quarter of a second, so that a background call that comes in takes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from seawall.errors import BrokerUnavailable
+from seawall.supervisor.breaker import Record, State, TimerEnded, trial_is_live
+from seawall.supervisor.store import BreakerStore
+from seawall.supervisor.view import BreakerView
+
+__all__ = ["Trials"]
+
+logger = logging.getLogger("seawall.supervisor")
+
+#: Seconds between two looks while a trial is free to be taken.
+FREE_TRIAL_LOOK = 0.25
+#: Seconds after which a timer tries again when the store was away.
+RETRY_SECONDS = 0.5
+#: A tick that comes late is still wanted; many late ticks are one.
+_JOB = {"misfire_grace_time": None, "coalesce": True, "replace_existing": True, "max_instances": 1}
+
+
+class Trials:
+    """`target(key)` is a breaker's view, or None for a service that nobody knows; `health(key)` asks the service's health
+    path (None when it has none, True for healthy, a text for what is wrong); `oldest(key)` is the held call to try with."""
+
+    def __init__(
+        self,
+        store: BreakerStore,
+        scheduler: Any,
+        *,
+        target: Callable[[str], BreakerView | None],
+        health: Callable[[str], bool | str | None],
+        has_health: Callable[[str], bool],
+        oldest: Callable[[str], str],
+    ) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._target = target
+        self._health = health
+        self._has_health = has_health
+        self._oldest = oldest
+        self._active = False
+
+    def start(self) -> None:
+        """Set a timer for every breaker that is not closed. Raises BrokerUnavailable."""
+        self._active = True
+        for key, record in self._store.read_all().items():
+            self.announced(key, record)
+
+    def stop(self) -> None:
+        """Leave the timers to the next leader. Safe twice."""
+        self._active = False
+        for job in self._scheduler.get_jobs():
+            if job.id.startswith("trial:"):
+                self._remove(job.id)
+
+    def announced(self, key: str, record: Record) -> None:
+        """A breaker has changed: set its timer, or take it away."""
+        if not self._active:
+            return
+        if record.state is State.CLOSED or record.forced:
+            self._remove(f"trial:{key}")
+        elif record.state is State.HALF_OPEN and not record.trial:
+            self._set(key, FREE_TRIAL_LOOK)
+        else:
+            self._set(key, max(0.0, record.next_trial_at - self._store.now()))
+
+    def _set(self, key: str, seconds: float) -> None:
+        at = datetime.now(UTC) + timedelta(seconds=seconds)
+        self._scheduler.add_job(self._fire, "date", run_date=at, id=f"trial:{key}", args=[key], **_JOB)
+
+    def _remove(self, job: str) -> None:
+        if self._scheduler.get_job(job) is not None:
+            try:
+                self._scheduler.remove_job(job)
+            except LookupError:  # it fired in the meantime
+                return
+
+    def _fire(self, key: str) -> None:
+        """The timer has ended: start the trial, or leave it to the next caller."""
+        if not self._active:
+            return
+        try:
+            target = self._target(key)
+            if target is not None:
+                self._start_trial(key, target)
+        except BrokerUnavailable:
+            self._set(key, RETRY_SECONDS)
+        except Exception:
+            logger.exception("the trial of %s could not be started; it is tried again", key)
+            self._set(key, RETRY_SECONDS)
+
+    def _start_trial(self, key: str, target: BreakerView) -> None:
+        record, now = self._store.read(key)
+        if record is None or record.state is State.CLOSED or record.forced:
+            return
+        if trial_is_live(record, now) or record.next_trial_at > now:
+            self.announced(key, record)
+            return
+        if self._has_health(key):
+            self._ask_health(key, target)
+        elif held := self._oldest(key):
+            target.take_trial(held)
+        else:
+            target.apply(TimerEnded())
+        self.announced(key, self._store.read(key)[0] or Record())
+
+    def _ask_health(self, key: str, target: BreakerView) -> None:
+        id = f"health:{uuid.uuid4().hex}"
+        if not target.take_trial(id):
+            return
+        answer = self._health(key)
+        if answer is True:
+            target.trial_succeeded(id)
+        else:
+            target.trial_failed(id, str(answer))

@@ -1,0 +1,50 @@
+"""Fixtures that every test may use; the helpers behind them live in tests.support."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import CountingService, PrivateRedis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[PrivateRedis]:
+    """One private server for the whole session; do not stop it (see `own_redis`). Tests want `redis_url`."""
+    with tempfile.TemporaryDirectory(prefix="seawall-test-") as folder:
+        server = PrivateRedis(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: PrivateRedis) -> str:
+    """The URL of an empty database on the shared server."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[PrivateRedis]:
+    """A durable server of the test's own, to stop, kill, freeze and restart."""
+    with tempfile.TemporaryDirectory(prefix="seawall-test-") as folder:
+        server = PrivateRedis(Path(folder), durable=True)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def service() -> Iterator[CountingService]:
+    """A scriptable HTTP service on a free port."""
+    with CountingService() as running:
+        yield running

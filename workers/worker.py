@@ -1,0 +1,192 @@
+"""The part of a process that runs calls: a Dramatiq worker with an actor per service, its heartbeat, and its drain.
+
+The same object serves a worker process and memory mode. States: made, started, quiet, stopped; stop is safe twice and
+before start. What happens when a neighbour dies: the store away -> the hub tries again, what was finished is settled
+later; the supervisor away -> this worker offers held calls as trials itself, after the supervisor's second of grace.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+
+import dramatiq
+from redis.exceptions import ResponseError
+
+from seawall.actors.broker import SeawallBroker
+from seawall.actors.call_actor import CallActor
+from seawall.actors.engine import Engine
+from seawall.actors.lanes import service_lane
+from seawall.actors.outage import Outage
+from seawall.actors.service import Service, queue_names
+from seawall.actors.token import TokenSource
+from seawall.actors.transport import Transport
+from seawall.actors.views import Views
+from seawall.errors import BrokerUnavailable
+from seawall.supervisor.breaker import Record, State
+
+__all__ = ["CallWorker"]
+
+logger = logging.getLogger("seawall.worker")
+
+#: Seconds between two heartbeats: several of them fit into a lease, so one lost beat loses no call.
+BEAT_SECONDS = 1.0
+#: Milliseconds after which Dramatiq's threads look up to see whether they shall stop.
+WORKER_TIMEOUT_MS = 500
+
+
+class CallWorker:
+    """Runs the calls of the services it is given. `session_mode` is memory mode's transport, for test libraries."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        views: Views,
+        token: TokenSource,
+        *,
+        session_mode: bool = False,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self.broker = SeawallBroker(engine.queue)
+        self._engine = engine
+        self._views = views
+        self._token = token
+        self._session_mode = session_mode
+        self._now = now or engine.breakers.now
+        self._services: dict[str, Service] = {}
+        self._transports: dict[str, Transport] = {}
+        self._worker: dramatiq.Worker | None = None
+        self._stopping = threading.Event()
+        self._pulse: threading.Thread | None = None
+        self._outage = Outage(logger, "the broker (heartbeat)")
+        self._lock = threading.RLock()
+        self._started_at = time.time()
+
+    def serve(self, services: Iterable[Service]) -> None:
+        """Serve these services too, now or once started. A service declared again replaces its older self."""
+        with self._lock:
+            for service in services:
+                self._serve(service)
+
+    def _serve(self, service: Service) -> None:
+        known = self._services.get(service.key)
+        if known == service:
+            return
+        self._services[service.key] = service
+        transport = Transport(service, self._token, session_mode=self._session_mode)
+        self._transports[service.key] = transport
+        actor = CallActor(service, transport.send, self._views.of(service), now=self._now)
+        if known is not None:
+            for queue in queue_names(service.key):
+                self.broker.actors[queue].fn = actor
+            return
+        self.broker.add_lane(service_lane(service.key, service.concurrency, gated=service.breaker))
+        for queue in queue_names(service.key):
+            declare = dramatiq.actor(actor_name=queue, queue_name=queue, broker=self.broker)
+            declare(actor)
+        if self._worker is not None:
+            for _ in range(service.concurrency):
+                self._worker._add_worker()
+
+    def start(self) -> None:
+        with self._lock:
+            if self._worker is not None:
+                return
+            self._views.on_change(self._breaker_changed)
+            threads = max(1, sum(service.concurrency for service in self._services.values()))
+            self._worker = dramatiq.Worker(self.broker, worker_timeout=WORKER_TIMEOUT_MS, worker_threads=threads)
+            self._beat()
+            self._pulse = threading.Thread(target=self._beat_for_ever, name="seawall-pulse", daemon=True)
+            self._pulse.start()
+            self._worker.start()
+            self.broker.hub.start()
+
+    def stop(self, timeout: float) -> None:
+        """Quiet, then wait up to `timeout` seconds for what runs, then give back what does not end. Safe twice."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is None:
+            self._stopping.set()
+            return
+        ends = time.monotonic() + timeout
+        self._say_goodbye()
+        worker.broker.emit_before("worker_shutdown", worker)
+        while self.broker.hub.busy() and time.monotonic() < ends:
+            time.sleep(0.01)
+        left = self.broker.hub.busy()
+        if left:
+            logger.warning("%d running call(s) did not end in time; they go back to their queues", left)
+        self.broker.hub.give_up()
+        self._stopping.set()
+        for thread in worker.workers:
+            thread.stop()
+        for consumer in worker.consumers.values():
+            consumer.stop()
+        for transport in self._transports.values():
+            transport.close()
+
+    def busy(self) -> int:
+        """Calls that are running, or fetched and about to run."""
+        return self.broker.hub.busy()
+
+    def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
+        if key in self._services and (new.state is not State.OPEN or old.state is not State.OPEN):
+            self.broker.hub.poke()
+
+    def _beat_for_ever(self) -> None:
+        while not self._stopping.wait(BEAT_SECONDS):
+            self._beat()
+            self._offer_trials()
+
+    def _beat(self) -> None:
+        queues = [] if self._is_leaving() else self.broker.hub.queues()
+        try:
+            lost = self._engine.queue.beat(self.id, self._report(), queues, self.broker.hub.held())
+            self.broker.hub.lose(lost)
+            self._outage.over()
+        except (BrokerUnavailable, ResponseError) as error:
+            self._outage.begins(error)
+
+    def _is_leaving(self) -> bool:
+        return self._worker is None and self._pulse is not None
+
+    def _say_goodbye(self) -> None:
+        try:
+            self._engine.queue.leave(self.id, self.broker.hub.queues())
+        except (BrokerUnavailable, ResponseError) as error:
+            logger.debug("left without a goodbye: %s", error)
+
+    def _report(self) -> bytes:
+        return json.dumps(
+            {
+                "id": self.id,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "services": sorted(self._services),
+                "slots": sum(service.concurrency for service in self._services.values()),
+                "busy": self.broker.hub.busy(),
+                "started_at": self._started_at,
+            }
+        ).encode()
+
+    def _offer_trials(self) -> None:
+        """Without a supervisor, let the oldest held call of an open breaker be its trial."""
+        for key, service in list(self._services.items()):
+            view = self._views.of(service)
+            if view.record.state is State.CLOSED or not view.admit().may_take_trial:
+                continue
+            try:
+                held = self._engine.queue.oldest(queue_names(key)[1])
+                if held and view.take_trial(held):
+                    self.broker.hub.poke()
+            except (BrokerUnavailable, ResponseError) as error:
+                logger.debug("no trial offered for %s: %s", key, error)
+
+
