@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check build constraints clean
+.PHONY: help setup run test check build docs constraints clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin
@@ -28,7 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV)"
 	@$(PIP) install --quiet -c constraints.txt --upgrade pip
 	@$(PIP) install --quiet -c constraints.txt --group dev
-	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all]'
+	@PYTHONWARNINGS='ignore:Editable installation' \
+		$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all]'
 	@touch $(STAMP)
 
 run: setup ## start the example application; SECONDS=30 ends it by itself, ctrl-C at any time
@@ -46,6 +47,9 @@ check: setup ## lint, check the formatting, check the types
 build: setup ## build the sdist and the wheel into dist/
 	rm -rf build dist
 	$(IN_VENV)/python -m build --no-isolation
+
+docs: setup ## write the tables of docs/configuration.md
+	$(IN_VENV)/python -m tests.support.configuration_page
 
 constraints: setup ## write the versions installed now into constraints.txt
 	{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude-editable; } > $(VENV)/constraints

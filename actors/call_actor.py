@@ -44,13 +44,18 @@ class CallActor:
         send: Send,
         view: BreakerView,
         *,
+        backoff: float = 1.0,
         uniform: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`now` is the breaker's clock (the server's, in seconds); `uniform` gives jitter in [0, 1)."""
+        """`now` is the breaker's clock (the server's, in seconds); `uniform` gives jitter in [0, 1).
+
+        `backoff` scales the waits between attempts; tests set it to 0.
+        """
         self.service = service
         self._send = send
         self._view = view
+        self._backoff = backoff
         self._uniform = uniform
         self._now = now
         self._log = logging.getLogger(service.logger_name)
@@ -162,7 +167,7 @@ class CallActor:
             if verdict.retry_after is not None and verdict.retry_after > delay:
                 delay = shown = verdict.retry_after
             self._log.info("[%s] Retrying in %gs...", self.service.name, shown)
-            return Later(delay, progress.failed_attempt(attempt))
+            return Later(delay * self._backoff, progress.failed_attempt(attempt))
         self._log.error("[%s] ✗ All %d retry attempts failed", self.service.name, number)
         self._count(call, verdict, error, attempt, trial, generation)
         if call.waited and error is None and not verdict.failure:

@@ -278,7 +278,10 @@ class MemoryQueue:
                     self._post(mailbox, entry.id, outcome)
             case Later(delay, progress):
                 entry.progress = progress
-                queue.make_due(entry, self._clock.time() + delay)
+                if delay > 0:
+                    queue.make_due(entry, self._clock.time() + delay)
+                else:
+                    queue.make_ready(entry)
             case Release(first, delay, released):
                 entry.progress = released or entry.progress
                 if delay > 0:

@@ -107,7 +107,7 @@ def origin_of(url: str) -> str:
 
 def _shown(url: str) -> str:
     """The URL without its credentials, for messages."""
-    return re.sub(r"//[^/@]*@", "//***@", str(url))
+    return re.sub(r"//.*@", "//***@", str(url))
 
 
 def service_key(text: str) -> str:

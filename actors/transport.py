@@ -133,8 +133,10 @@ class Transport:
         request.method, request.url, request.body = call.method, self._base + call.target, call.body
         headers = CaseInsensitiveDict({"User-Agent": _user_agent(), **_ACCEPT})
         headers.update(call.headers)
-        if self._token is not None:
-            headers.pop(self._token.header, None)
+        for name in ("Host", "Transfer-Encoding", self._token.header if self._token is not None else ""):
+            headers.pop(name, None)
+        if call.body is not None:
+            headers["Content-Length"] = str(len(call.body))
         request.headers = headers
         request.hooks = default_hooks()
         return request

@@ -50,4 +50,6 @@ def import_modules(modules: Iterable[str]) -> None:
         except ModuleNotFoundError as error:
             raise ConfigurationError(f"module {name!r} cannot be imported: {error}") from error
         except Exception as error:
-            raise ConfigurationError(f"module {name!r} failed while it was imported: {type(error).__name__}: {error}") from error
+            raise ConfigurationError(
+                f"module {name!r} failed while it was imported: {type(error).__name__}: {error}"
+            ) from error

@@ -207,7 +207,9 @@ class ResilientServiceClient:
             raise answer
         return answer
 
-    def enqueue_many(self, calls: Iterable[tuple[str, str] | tuple[str, str, Mapping[str, Any]]]) -> list[Handle | Exception]:
+    def enqueue_many(
+        self, calls: Iterable[tuple[str, str] | tuple[str, str, Mapping[str, Any]]]
+    ) -> list[Handle | Exception]:
         """Queue many calls in one round trip: (method, path) or (method, path, keywords of `enqueue`) each.
 
         Answers a handle or an exception for each, in order; a call that cannot be prepared is an exception too.
@@ -248,7 +250,9 @@ class ResilientServiceClient:
     def _view(self) -> BreakerView:
         return runtimes.current().views.of(self._service)
 
-    def _from_tuple(self, call: tuple[str, str] | tuple[str, str, Mapping[str, Any]]) -> tuple[Call, Any, Any] | Exception:
+    def _from_tuple(
+        self, call: tuple[str, str] | tuple[str, str, Mapping[str, Any]]
+    ) -> tuple[Call, Any, Any] | Exception:
         method, path, *rest = call
         keywords = dict(rest[0]) if rest else {}
         try:
@@ -263,9 +267,7 @@ class ResilientServiceClient:
         how.check()
         id = new_call_id()
         prepared = self._prepared(method, path, options, id)
-        call = self._call(
-            id, prepared, on_open=how.on_open, keep_result=how.keep_result, rounds=how.rounds
-        )
+        call = self._call(id, prepared, on_open=how.on_open, keep_result=how.keep_result, rounds=how.rounds)
         return call, prepared.original, how
 
     def _prepared(self, method: str, path: str, options: Mapping[str, Any], id: str) -> Prepared:

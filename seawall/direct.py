@@ -29,7 +29,12 @@ _warned_at = 0.0
 
 
 def run_directly(
-    view: BreakerView, service: Service, token: TokenSource, call: Call, original: dict[str, Any], reason: BrokerUnavailable
+    view: BreakerView,
+    service: Service,
+    token: TokenSource,
+    call: Call,
+    original: dict[str, Any],
+    reason: BrokerUnavailable,
 ) -> Outcome:
     """The call's outcome, attempt by attempt in this thread. Raises ServiceUnavailable when no token is at hand."""
     _warn(service, reason)
@@ -47,7 +52,9 @@ def run_directly(
         if isinstance(settlement, Done) and settlement.outcome is not None:
             return settlement.outcome
         if not isinstance(settlement, Later):
-            return Outcome(error=ServiceUnavailable(f"[{service.name}] the call was refused here", service=service.name))
+            return Outcome(
+                error=ServiceUnavailable(f"[{service.name}] the call was refused here", service=service.name)
+            )
         progress = settlement.progress
         time.sleep(settlement.delay)
 

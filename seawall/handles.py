@@ -18,10 +18,12 @@ __all__ = ["Handle"]
 class Handle:
     """A call that was enqueued, with the manners of `concurrent.futures.Future`. Cheap to keep, cheap to drop."""
 
-    __slots__ = ("_outcome", "_queue", "_service", "id")
+    __slots__ = ("_outcome", "_queue", "_service", "id", "replaced")
 
-    def __init__(self, id: str, service: Service, queue: str) -> None:
+    def __init__(self, id: str, service: Service, queue: str, *, replaced: str = "") -> None:
         self.id = id
+        self.replaced = replaced
+        """The id of the waiting call that this one took the place of (`coalesce=`), or empty."""
         self._service = service
         self._queue = queue
         self._outcome: Outcome | None = None
@@ -100,7 +102,8 @@ class Handle:
                 outcome = waiter.wait(3600.0 if ends is None else ends - time.monotonic())
                 if outcome is None and ends is not None:
                     raise DeadlineExceeded(
-                        f"[{self._service.name}] call {self.id} is not over after {timeout} s", service=self._service.name
+                        f"[{self._service.name}] call {self.id} is not over after {timeout} s",
+                        service=self._service.name,
                     )
             return outcome
         finally:

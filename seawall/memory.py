@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from seawall.actors.engine import Engine
+from seawall.actors.record import Call
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.views import Views
@@ -27,21 +29,26 @@ logger = logging.getLogger("seawall")
 class LocalHouse:
     """Workers and trials in this process. Started at the first call, stopped at exit."""
 
-    def __init__(self, engine: Engine, views: Views, token: TokenSource, registry: Registry) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        views: Views,
+        token: TokenSource,
+        registry: Registry,
+        *,
+        backoff: float = 1.0,
+        observe: Callable[[Call], None] | None = None,
+    ) -> None:
         self._engine = engine
         self._views = views
         self._registry = registry
-        self.worker = CallWorker(engine, views, token, session_mode=True)
+        self.worker = CallWorker(engine, views, token, session_mode=True, backoff=backoff, observe=observe)
         self._prober = Prober(registry.find, token, session_mode=True)
         self._scheduler: BackgroundScheduler | None = None
         self._trials: Trials | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        logger.warning(
-            "SEAWALL_BROKER_URL is not set: calls are kept in this process's memory and end with it. "
-            "`seawall up` runs a durable queue"
-        )
         self.worker.serve(self._registry.all())
         self._registry.on_declare(self._declared)
         self.worker.start()
@@ -78,6 +85,12 @@ class LocalHouse:
         service = self._registry.find(key)
         return None if service is None else self._views.of(service)
 
+    def time_has_passed(self) -> None:
+        """The clock was moved by hand: do what is due now."""
+        if self._trials is not None:
+            self._trials.fire_due()
+        self._engine.queue.poke()
+
     def stop(self, drain: float) -> None:
         """Go on for up to `drain` seconds with what is left, then log what is lost."""
         queues = [queue for service in self._registry.all() for queue in queue_names(service.key)]
@@ -88,6 +101,7 @@ class LocalHouse:
         lost = self._left(queues, due=True)
         if lost:
             logger.error("%d call(s) were still waiting when the process ended; they are lost", lost)
+        self._registry.forget_listener(self._declared)
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
 

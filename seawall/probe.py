@@ -17,7 +17,9 @@ __all__ = ["Prober"]
 class Prober:
     """GET on the health path of the services that `find` knows."""
 
-    def __init__(self, find: Callable[[str], Service | None], token: TokenSource, *, session_mode: bool = False) -> None:
+    def __init__(
+        self, find: Callable[[str], Service | None], token: TokenSource, *, session_mode: bool = False
+    ) -> None:
         self._find = find
         self._token = token
         self._session_mode = session_mode

@@ -114,4 +114,4 @@ def _handle(service: Service, put: Put, answer: Accepted | Exception) -> Handle 
             f"[{service.name}] the background queue holds {service.queue_cap} calls, its cap; the call was not queued",
             service=service.name,
         )
-    return Handle(put.id, service, put.queue)
+    return Handle(put.id, service, put.queue, replaced=answer.replaced)

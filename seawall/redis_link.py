@@ -8,6 +8,7 @@ A link never repeats a command by itself: the caller learns whether anything was
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -233,6 +234,7 @@ def shown_url(url: str) -> str:
     >>> shown_url("redis://user:secret@host:6379/0")
     'redis://user:***@host:6379/0'
     """
+    url = re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", url)
     head, at, tail = url.rpartition("@")
     if not at or "://" not in head:
         return url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from seawall.actors.service import Service
 from seawall.errors import ConfigurationError
@@ -65,7 +65,11 @@ class Registry:
     def on_declare(self, listener: Callable[[Service], None]) -> None:
         self._listeners.append(listener)
 
-    def clear(self) -> None:
+    def forget_listener(self, listener: Callable[[Service], None]) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def restore(self, services: Iterable[Service]) -> None:
+        """Have exactly these services declared; for tests."""
         with self._lock:
-            self._services.clear()
-            self._listeners.clear()
+            self._services = {service.key: service for service in services}

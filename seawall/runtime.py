@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from seawall.actors.call_actor import refusal
 from seawall.actors.engine import Engine, engine_from_url, is_memory
 from seawall.actors.replies import Outcome
-from seawall.actors.service import Service, queue_names
+from seawall.actors.service import queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.views import Views
 from seawall.declared import declared_services
@@ -70,8 +70,16 @@ class Runtime:
                 if self.house is None:
                     from seawall.memory import LocalHouse
 
-                    self.house = LocalHouse(self.engine, self.views, self.token, registry)
+                    self.house = self._make_house(LocalHouse)
                     self.house.start()
+
+    def _make_house(self, kind: type[LocalHouse]) -> LocalHouse:
+        """Memory mode's workers; a test harness makes them in its own way."""
+        logger.warning(
+            "SEAWALL_BROKER_URL is not set: calls are kept in this process's memory and end with it. "
+            "`seawall up` runs a durable queue"
+        )
+        return kind(self.engine, self.views, self.token, registry)
 
     def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
         """An opened breaker answers the waiting callers of this process at once."""
@@ -136,4 +144,3 @@ def _at_exit() -> None:
 
 os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
-

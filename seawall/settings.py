@@ -222,4 +222,4 @@ def _shown(setting: Setting, value: Any) -> str:
 
 
 def _without_password(value: str) -> str:
-    return re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", re.sub(r"//[^/@]*@", "//***@", value))
+    return re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", value))

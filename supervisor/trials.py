@@ -79,6 +79,13 @@ class Trials:
         else:
             self._set(key, max(0.0, record.next_trial_at - self._store.now()))
 
+    def fire_due(self) -> None:
+        """Start the trials that are due, in this thread; for a clock that was moved by hand."""
+        now = self._store.now()
+        for key, record in self._store.read_all().items():
+            if record.state is not State.CLOSED and record.next_trial_at <= now:
+                self._fire(key)
+
     def _set(self, key: str, seconds: float) -> None:
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         self._scheduler.add_job(self._fire, "date", run_date=at, id=f"trial:{key}", args=[key], **_JOB)

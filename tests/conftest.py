@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import CountingService, PrivateRedis
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of the person who runs the tests play no part in them."""
+    for name in [name for name in os.environ if name.startswith("SEAWALL_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

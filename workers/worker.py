@@ -15,15 +15,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import dramatiq
 from redis.exceptions import ResponseError
 
 from seawall.actors.broker import SeawallBroker
-from seawall.actors.call_actor import CallActor
+from seawall.actors.call_actor import CallActor, Send
 from seawall.actors.engine import Engine
 from seawall.actors.lanes import service_lane
 from seawall.actors.outage import Outage
+from seawall.actors.record import Call
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
@@ -51,15 +53,18 @@ class CallWorker:
         token: TokenSource,
         *,
         session_mode: bool = False,
-        now: Callable[[], float] | None = None,
+        backoff: float = 1.0,
+        observe: Callable[[Call], None] | None = None,
     ) -> None:
+        """`backoff` scales the waits between attempts, `observe` sees every attempt before it is sent; for tests."""
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self.broker = SeawallBroker(engine.queue)
         self._engine = engine
         self._views = views
         self._token = token
         self._session_mode = session_mode
-        self._now = now or engine.breakers.now
+        self._backoff = backoff
+        self._observe = observe
         self._services: dict[str, Service] = {}
         self._transports: dict[str, Transport] = {}
         self._worker: dramatiq.Worker | None = None
@@ -82,7 +87,9 @@ class CallWorker:
         self._services[service.key] = service
         transport = Transport(service, self._token, session_mode=self._session_mode)
         self._transports[service.key] = transport
-        actor = CallActor(service, transport.send, self._views.of(service), now=self._now)
+        send = transport.send if self._observe is None else self._observed(transport.send, self._observe)
+        now = self._engine.breakers.now
+        actor = CallActor(service, send, self._views.of(service), backoff=self._backoff, now=now)
         if known is not None:
             for queue in queue_names(service.key):
                 self.broker.actors[queue].fn = actor
@@ -94,6 +101,14 @@ class CallWorker:
         if self._worker is not None:
             for _ in range(service.concurrency):
                 self._worker._add_worker()
+
+    @staticmethod
+    def _observed(send: Send, observe: Callable[[Call], None]) -> Send:
+        def observed(call: Call, *, original: dict[str, Any] | None = None) -> Any:
+            observe(call)
+            return send(call, original=original)
+
+        return observed
 
     def start(self) -> None:
         with self._lock:
@@ -169,7 +184,7 @@ class CallWorker:
                 "id": self.id,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "services": sorted(self._services),
+                "services": {key: service.name for key, service in self._services.items()},
                 "slots": sum(service.concurrency for service in self._services.values()),
                 "busy": self.broker.hub.busy(),
                 "started_at": self._started_at,

@@ -32,7 +32,7 @@ from examples.caudex.addresses import BACKEND_PORT
 from examples.caudex.fallback import BasicSearch
 from examples.caudex.projects import project_name
 from examples.caudex.servers.fields import Problem, checked, text, texts, whole_number
-from examples.caudex.servers.serving import arguments, wait_for_end
+from examples.caudex.servers.serving import STOP_POLL, arguments, wait_for_end
 from examples.caudex.services import billing, chroma, filesystem, git
 from examples.caudex.stopping import StopSignals
 from examples.caudex.wording import best_sentences
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     with StopSignals() as stop:
         server = make_server("127.0.0.1", options.port, create_app(options.data), threaded=True)
-        threading.Thread(target=server.serve_forever, args=(0.1,), name="accept", daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(STOP_POLL,), name="accept", daemon=True).start()
         wait_for_end("backend", server.server_port, stop, with_parent=options.with_parent)
         server.shutdown()
         server.server_close()

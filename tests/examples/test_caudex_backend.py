@@ -26,7 +26,7 @@ OPEN_DOORS = {"SEAWALL_INTERNAL_TOKEN": "", "SEAWALL_INTERNAL_TOKEN_FILE": ""}
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """The four services on free ports; the backend's modules are imported with their addresses set."""
+    """The four services on free ports, with their addresses in the environment."""
     with (
         Fleet(tmp_path_factory.mktemp("caudex"), backend=False, environ=OPEN_DOORS) as running,
         pytest.MonkeyPatch.context() as patch,
@@ -34,13 +34,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         for name, url in {**running.addresses(), **OPEN_DOORS}.items():
             patch.setenv(name, url)
         yield running
-        for module in ("backend", "services"):
-            sys.modules.pop(f"examples.caudex.{module}", None)
+        forget_modules()
 
 
 @pytest.fixture
 def backend(fleet: Fleet, seawall: Any, tmp_path: Path) -> FlaskClient:
     """A backend with three documents in project "p1" and a user "ada" who has credits."""
+    forget_modules()  # importing them declares the services, in this test's own fresh Seawall
     app = importlib.import_module("examples.caudex.backend").create_app(tmp_path)
     client: FlaskClient = app.test_client()
     stored = client.post(
@@ -64,6 +64,11 @@ def failing(fleet: Fleet) -> Iterator[Any]:
     yield fail
     for service in told:
         service.ask("POST", "/admin/fail?seconds=0").raise_for_status()
+
+
+def forget_modules() -> None:
+    for module in ("backend", "services"):
+        sys.modules.pop(f"examples.caudex.{module}", None)
 
 
 def balance(fleet: Fleet) -> int:

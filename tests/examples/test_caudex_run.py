@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -75,26 +76,28 @@ def test_a_killed_program_comes_back_on_its_port(tmp_path):
 
         player = threading.Thread(target=play)
         player.start()
-        assert supervise([chroma], stop) == EXIT_OK
+        assert supervise([chroma], stop, ends_at=time.monotonic() + 20) == EXIT_OK
         player.join()
         assert chroma.pid != first
+        assert chroma.running
 
 
 def test_a_program_that_dies_again_and_again_ends_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("examples.caudex.run.RESTART_BUDGET", 1)
     with ServiceProcess("chroma", data=tmp_path) as chroma, StopSignals() as stop:
-        (tmp_path / "chroma.sqlite3").write_bytes(b"no database, and so no start" * 100)
+        (tmp_path / "chroma.sqlite3").unlink()
+        (tmp_path / "chroma.sqlite3").mkdir()  # no database can be opened there, so it cannot start
         os.kill(chroma.pid, signal.SIGKILL)
-        assert supervise([chroma], stop) == EXIT_DIED
+        assert supervise([chroma], stop, ends_at=time.monotonic() + 20) == EXIT_DIED
     assert "chroma died 2 times" in capsys.readouterr().err
 
 
 def test_the_whole_example_runs_answers_and_leaves_nothing_behind(tmp_path):
     environ = addresses()
     with launch(tmp_path, environ, "--seconds", "600") as run:
-        said = "".join(
-            iter(run.stdout.readline, "Take Chroma away for 20 seconds, ask again, and look at the breakers:\n")
-        )
+        said = ""
+        while "look at the breakers" not in said and (line := run.stdout.readline()):
+            said += line
         assert "ctrl-C ends it" in said, run.stderr.read()
         children = psutil.Process(run.pid).children()
         backend = f"http://127.0.0.1:{environ['CAUDEX_BACKEND_PORT']}"

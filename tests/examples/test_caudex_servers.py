@@ -37,6 +37,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
         for process in processes.values():
             process.wait_ready()
         yield processes
+        for process in processes.values():
+            process.ask_to_stop()
 
 
 @pytest.fixture

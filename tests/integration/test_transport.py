@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import socket
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import requests
 
 from seawall.actors.failures import may_have_been_sent
 from seawall.actors.token import TokenSource
@@ -17,7 +19,7 @@ from tests.support.loopback import Loopback, Seen, always, answer, call_to, once
 TOKEN = "tok-3f1c"
 
 
-def test_the_service_reads_the_call_as_it_was_prepared():
+def test_the_service_reads_the_call_as_it_was_prepared() -> None:
     with Loopback(always(answer(b'{"ok": true}', headers="Content-Type: application/json\r\n"))) as server:
         transport = transport_to(server.url, token=TokenSource(value=TOKEN))
         headers = (("Content-Type", "application/json"), ("Idempotency-Key", "c-1"), ("Content-Length", "2"))
@@ -38,7 +40,7 @@ def test_the_service_reads_the_call_as_it_was_prepared():
     assert response.url == f"{server.url}/api/query?n=5"
 
 
-def test_headers_of_the_caller_win_over_the_defaults():
+def test_headers_of_the_caller_win_over_the_defaults() -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url)
         transport.send(call_to(transport, headers=(("accept", "text/csv"), ("USER-AGENT", "mine/1"))))
@@ -48,7 +50,7 @@ def test_headers_of_the_caller_win_over_the_defaults():
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "503 Service Unavailable", "429 Too Many Requests"])
-def test_every_status_comes_back_as_a_response(status: str):
+def test_every_status_comes_back_as_a_response(status: str) -> None:
     with Loopback(always(answer(status=status))) as server:
         transport = transport_to(server.url)
         response = transport.send(call_to(transport))
@@ -56,7 +58,7 @@ def test_every_status_comes_back_as_a_response(status: str):
     assert f"{response.status_code} {response.reason}" == status
 
 
-def test_calls_in_a_row_share_one_connection():
+def test_calls_in_a_row_share_one_connection() -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url)
         for _ in range(5):
@@ -65,7 +67,7 @@ def test_calls_in_a_row_share_one_connection():
     assert server.connections == 1
 
 
-def test_a_call_that_must_not_be_sent_twice_gets_a_connection_of_its_own():
+def test_a_call_that_must_not_be_sent_twice_gets_a_connection_of_its_own() -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url)
         transport.send(call_to(transport, "POST"))
@@ -74,7 +76,7 @@ def test_a_call_that_must_not_be_sent_twice_gets_a_connection_of_its_own():
     assert [seen.connection for seen in server.seen] == [1, 2]
 
 
-def test_an_http_1_0_server_that_closes_after_each_answer():
+def test_an_http_1_0_server_that_closes_after_each_answer() -> None:
     def body_until_the_end(request: Seen) -> bytes:
         return b"HTTP/1.0 200 OK\r\n\r\nhello"
 
@@ -85,7 +87,7 @@ def test_an_http_1_0_server_that_closes_after_each_answer():
     assert server.connections == 2
 
 
-def test_head_has_no_body_but_its_headers():
+def test_head_has_no_body_but_its_headers() -> None:
     with Loopback(always(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")) as server:
         transport = transport_to(server.url, max_response_bytes=10)
         response = transport.send(call_to(transport, "HEAD"))
@@ -93,7 +95,7 @@ def test_head_has_no_body_but_its_headers():
     assert (response.content, response.headers["content-length"]) == (b"", "99")
 
 
-def test_a_host_with_two_addresses_is_reached_by_the_one_that_answers():
+def test_a_host_with_two_addresses_is_reached_by_the_one_that_answers() -> None:
     """localhost is ::1 as well as 127.0.0.1 on most machines; the server has only the latter."""
     with Loopback(always(answer())) as server:
         transport = transport_to(f"http://localhost:{server.port}")
@@ -101,7 +103,7 @@ def test_a_host_with_two_addresses_is_reached_by_the_one_that_answers():
         transport.close()
 
 
-def test_ipv6():
+def test_ipv6() -> None:
     try:
         server = Loopback(always(answer()), host="::1")
     except OSError:
@@ -113,7 +115,7 @@ def test_ipv6():
     assert response.url == f"http://[::1]:{server.port}/query"
 
 
-def test_credentials_of_the_base_url_are_sent_and_never_shown():
+def test_credentials_of_the_base_url_are_sent_and_never_shown() -> None:
     with Loopback(always(answer())) as server:
         url = server.url.replace("//", "//ann:s%40fe@")
         transport = transport_to(url, token=TokenSource(value=TOKEN))
@@ -127,7 +129,7 @@ def test_credentials_of_the_base_url_are_sent_and_never_shown():
     assert "Authorization" not in response.request.headers
 
 
-def test_an_allowed_authorization_of_the_call_wins_over_the_base_url():
+def test_an_allowed_authorization_of_the_call_wins_over_the_base_url() -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url.replace("//", "//ann:safe@"))
         transport.send(call_to(transport, headers=(("authorization", "Bearer x"),)))
@@ -135,7 +137,7 @@ def test_an_allowed_authorization_of_the_call_wins_over_the_base_url():
     assert server.seen[0].headers["authorization"] == "Bearer x"
 
 
-def test_a_left_over_token_in_a_record_is_replaced():
+def test_a_left_over_token_in_a_record_is_replaced() -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url, token=TokenSource(value=TOKEN))
         transport.send(call_to(transport, headers=(("x-internal-token", "old"),)))
@@ -153,7 +155,7 @@ def test_a_left_over_token_in_a_record_is_replaced():
         ("target", ""),
     ],
 )
-def test_a_call_for_somebody_else_is_not_sent(field: str, value: str):
+def test_a_call_for_somebody_else_is_not_sent(field: str, value: str) -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url)
         fields = {"origin": transport.service.origin, "target": "/query", field: value}
@@ -165,7 +167,7 @@ def test_a_call_for_somebody_else_is_not_sent(field: str, value: str):
     assert not may_have_been_sent(caught.value)
 
 
-def test_without_its_token_a_call_is_not_sent(tmp_path):
+def test_without_its_token_a_call_is_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first\n")
     with Loopback(always(answer())) as server:
@@ -180,7 +182,7 @@ def test_without_its_token_a_call_is_not_sent(tmp_path):
     assert [seen.headers["x-internal-token"] for seen in server.seen] == ["first", "second, longer"]
 
 
-def test_a_closed_transport_opens_new_connections_when_it_sends_again():
+def test_a_closed_transport_opens_new_connections_when_it_sends_again() -> None:
     with Loopback(always(answer())) as server:
         transport = transport_to(server.url)
         for _ in range(2):
@@ -190,9 +192,7 @@ def test_a_closed_transport_opens_new_connections_when_it_sends_again():
     assert server.connections == 2
 
 
-def test_a_refused_connection_is_named_in_two_words():
-    import requests
-
+def test_a_refused_connection_is_named_in_two_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     transport = transport_to(f"http://127.0.0.1:{port}", token=TokenSource(value=TOKEN))

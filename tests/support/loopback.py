@@ -168,7 +168,9 @@ def service_at(url: str, **settings: Any) -> Service:
     return Service(key="chroma", name="Chroma Server", base_url=url, **settings)
 
 
-def transport_to(url: str, *, token: TokenSource | None = None, session_mode: bool = False, **settings: Any) -> Transport:
+def transport_to(
+    url: str, *, token: TokenSource | None = None, session_mode: bool = False, **settings: Any
+) -> Transport:
     return Transport(service_at(url, **settings), token, session_mode=session_mode)
 
 

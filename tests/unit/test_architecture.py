@@ -100,7 +100,7 @@ def room(module: str) -> str:
 
 
 def is_command(module: str) -> bool:
-    return f"{module}.".startswith("seawall.cli.")
+    return module == "seawall.__main__" or f"{module}.".startswith("seawall.cli.")
 
 
 def ours(target: str) -> bool:
@@ -231,7 +231,7 @@ def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def test_public_names_are_honest_and_sorted() -> None:
-    public = {name for name in vars(seawall) if not name.startswith("_")} - set(_submodules())
+    public = {name for name in vars(seawall) if name.isidentifier() and name[0] != "_"} - set(_submodules())
     assert sorted(seawall.__all__) == list(seawall.__all__)
     assert public == set(seawall.__all__)
 

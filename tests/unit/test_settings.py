@@ -184,6 +184,8 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     toml = "[services.git]\nurl = 'http://u:canary@git:6005'"
     settings = load(tmp_path, toml, environ)
     assert "canary" not in repr(settings).replace(repr(settings.services), "")
+    odd = Settings(broker_url="redis://:can/ary@host/0")
+    assert odd.rows()[0][1] == "redis://***@host/0"
     rows = {name: (value, source) for name, value, source in settings.rows()}
     assert "canary" not in str(rows)
     assert rows["internal_token"] == ("(hidden)", "environment SEAWALL_INTERNAL_TOKEN")

@@ -21,7 +21,7 @@ from examples.caudex.servers.fields import Problem
 from examples.caudex.servers.tally import Tally
 from examples.caudex.stopping import StopSignals
 
-__all__ = ["HttpServer", "arguments", "main", "wait_for_end"]
+__all__ = ["STOP_POLL", "HttpServer", "arguments", "main", "wait_for_end"]
 
 #: Bytes of a request body.
 LONGEST_BODY = 2 * 1024 * 1024
@@ -30,7 +30,7 @@ DRAIN_SECONDS = 3.0
 #: Connections that may wait to be accepted: a whole fleet of workers connects at once after an outage.
 BACKLOG = 256
 #: Seconds between looks at the stop flag of the accepting thread.
-STOP_POLL = 0.1
+STOP_POLL = 0.05
 
 EXIT_OK = 0
 EXIT_CANNOT_START = 1
@@ -140,12 +140,18 @@ class HttpServer(ThreadingHTTPServer):
 def arguments(name: str, port: int, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """`--port`, `--data` and `--with-parent`, the same for every program of this example."""
     parser = argparse.ArgumentParser(prog=name, description=f"Caudex's {name}, on 127.0.0.1")
-    parser.add_argument("--port", type=int, default=port, help=f"port, 0 for any free one (default {port})")
+    parser.add_argument("--port", type=_port, default=port, help=f"port, 0 for any free one (default {port})")
     parser.add_argument("--data", type=Path, required=True, help="folder for its data, made if missing")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input is closed")
     parsed = parser.parse_args(argv)
     parsed.data.mkdir(parents=True, exist_ok=True)
     return parsed
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number from 0 to 65535")
+    return int(text)
 
 
 def wait_for_end(name: str, port: int, stop: StopSignals, *, with_parent: bool) -> None:

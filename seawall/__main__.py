@@ -1,0 +1,5 @@
+"""`python -m seawall` is the command `seawall`."""
+
+from seawall.cli import main
+
+main()

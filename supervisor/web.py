@@ -1,0 +1,78 @@
+"""The web process's answers: the status of every service, and this process's health. What it knows comes as callables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from seawall.errors import BrokerUnavailable
+
+__all__ = ["make_app"]
+
+#: The media type of health answers (draft-inadarei-api-health-check).
+HEALTH_TYPE = "application/health+json"
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+#: Answers the fleet in the documented form of `seawall status --json`. Raises BrokerUnavailable.
+ReadFleet = Callable[[], dict[str, Any]]
+
+
+def make_app(read_fleet: ReadFleet) -> Starlette:
+    """The application:
+
+    - `GET /v1/api/status/services`: every service's breaker and queues, by key
+    - `GET /v1/api/status`: the same with workers, supervisors and the leader
+    - `GET /healthz`: this process runs
+    - `GET /readyz`: broker reachable, a supervisor leads, at least one worker; 503 with what is missing otherwise
+    """
+
+    async def services(request: Request) -> JSONResponse:
+        return await _answer(lambda: read_fleet()["services"])
+
+    async def fleet(request: Request) -> JSONResponse:
+        return await _answer(read_fleet)
+
+    async def ready(request: Request) -> JSONResponse:
+        checks = await run_in_threadpool(_readiness, read_fleet)
+        passes = all(check["status"] == "pass" for check in checks.values())
+        body = {"status": "pass" if passes else "fail", "checks": checks}
+        return JSONResponse(body, 200 if passes else 503, headers=_HEADERS, media_type=HEALTH_TYPE)
+
+    async def healthy(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "pass"}, headers=_HEADERS, media_type=HEALTH_TYPE)
+
+    return Starlette(
+        routes=[
+            Route("/v1/api/status/services", services),
+            Route("/v1/api/status", fleet),
+            Route("/healthz", healthy),
+            Route("/readyz", ready),
+        ]
+    )
+
+
+async def _answer(read: Callable[[], Any]) -> JSONResponse:
+    """The answer, or 503 with the reason while the broker is away. The broker is asked off the event loop."""
+    try:
+        return JSONResponse(await run_in_threadpool(read), headers=_HEADERS)
+    except BrokerUnavailable as error:
+        return JSONResponse({"error": str(error)}, 503, headers=_HEADERS)
+
+
+def _readiness(read_fleet: ReadFleet) -> dict[str, dict[str, str]]:
+    try:
+        fleet = read_fleet()
+    except BrokerUnavailable as error:
+        return {"broker": {"status": "fail", "output": str(error)}}
+    leads, workers = bool(fleet["leader"]), len(fleet["workers"])
+    return {
+        "broker": {"status": "pass"},
+        "supervisor": {"status": "pass"} if leads else {"status": "fail", "output": "no supervisor leads"},
+        "workers": {"status": "pass"} if workers else {"status": "fail", "output": "no worker runs"},
+    }

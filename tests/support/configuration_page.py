@@ -1,0 +1,58 @@
+"""Writes the tables of docs/configuration.md: `python -m tests.support.configuration_page`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from seawall.actors.service import Service
+from seawall.service_tables import SERVICE_KEYS
+from seawall.settings import SETTINGS
+
+__all__ = ["PAGE", "with_tables"]
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+
+
+def with_tables(page: str) -> str:
+    """The page with its two tables as the code has them now."""
+    return _filled(_filled(page, "settings", _settings()), "services", _services())
+
+
+def _settings() -> str:
+    rows = ["| environment, and name in the file | value | default | meaning |", "|---|---|---|---|"]
+    for name, setting in SETTINGS.items():
+        where = f"`{setting.variable}`, " + ("not in the file" if setting.environment_only else f"`{name}`")
+        rows.append(f"| {where} | {setting.kind.says} | {_shown(setting.default)} | {setting.help} |")
+    return "\n".join(rows)
+
+
+def _services() -> str:
+    defaults = {field.name: field.default for field in dataclasses.fields(Service)}
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, known in SERVICE_KEYS.items():
+        rows.append(f"| `{key}` | {known.kind.says} | {_shown(defaults.get(key))} | {known.help} |")
+    return "\n".join(rows)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value is dataclasses.MISSING:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        value = value[-1]
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _filled(page: str, name: str, table: str) -> str:
+    start, end = rf"<!-- {name}: [^\n]*-->\n", "<!-- end -->"
+    filled, times = re.subn(rf"({start}).*?({end})", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.S)
+    assert times == 1, f"the page has no place for {name}"
+    return filled
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")
