@@ -16,13 +16,13 @@ import requests
 
 from seawall.actors.backoff import parse_retry_after, retry_delay, round_delay
 from seawall.actors.delivered import Delivered
+from seawall.actors.failures import may_have_been_sent
 from seawall.actors.queue_store import Bury, Done, Later, Release, Settlement
 from seawall.actors.reasons import Verdict, judge_error, judge_status, plain_words
 from seawall.actors.record import Attempt, Call, Progress
 from seawall.actors.redact import path_only
 from seawall.actors.replies import Outcome
 from seawall.actors.service import RETRY_AFTER_CAP, Service
-from seawall.actors.failures import may_have_been_sent
 from seawall.actors.transport import OriginMismatch
 from seawall.errors import CallFailed, OutcomeUnknown, ServiceUnavailable
 from seawall.supervisor.breaker import State
@@ -100,131 +100,93 @@ class CallActor:
         return Release()
 
     def _attempt(self, delivered: Delivered, call: Call) -> Settlement:
-        progress = delivered.delivery.progress
-        number, what = progress.attempt + 1, f"{call.method} {path_only(call.target)}"
-        started, generation = self._now(), self._view.generation
-        self._log.info("[%s] %s (attempt %d/%d)", self.service.name, what, number, call.max_attempts)
-        response, error = None, None
+        one = _Try(delivered, call, self._now(), self._view.generation)
+        self._log.info("[%s] %s (attempt %d/%d)", self.service.name, one.what, one.number, call.max_attempts)
         try:
-            response = self._send(call, original=delivered.original)
+            one.response = self._send(call, original=delivered.original)
         except OriginMismatch:
             return self._reject(call)
-        except Exception as caught:
-            error = caught
-        verdict = self._judge(response, error)
-        attempt = Attempt(started, verdict.text or "ok", round(self._now() - started, 4))
-        if verdict.ok:
-            return self._succeeded(delivered, call, response, what, number, started, generation)
-        self._log_failure(verdict, error, number, call.max_attempts)
-        return self._failed(delivered, call, verdict, response, error, attempt, generation)
+        except Exception as error:
+            one.error = error
+        one.verdict = _judge(one.response, one.error)
+        one.took = self._now() - one.started
+        return self._succeeded(one) if one.verdict.ok else self._failed(one)
 
-    def _judge(self, response: Any, error: Exception | None) -> Verdict:
-        if error is None:
-            headers = getattr(response, "headers", None) or {}
-            return judge_status(
-                getattr(response, "status_code", None), parse_retry_after(headers.get("Retry-After"), cap=RETRY_AFTER_CAP)
-            )
-        verdict = judge_error(error)
-        if verdict is None:
-            raise error
-        return verdict
-
-    def _log_failure(self, verdict: Verdict, error: Exception | None, number: int, most: int) -> None:
-        detail = f": {plain_words(error)}" if error is not None else ""
-        self._log.warning("[%s] %s on attempt %d/%d%s", self.service.name, verdict.text, number, most, detail)
-
-    def _succeeded(
-        self, delivered: Delivered, call: Call, response: Any, what: str, number: int, started: float, generation: int
-    ) -> Settlement:
-        status = getattr(response, "status_code", None)
+    def _succeeded(self, one: _Try) -> Settlement:
+        status = getattr(one.response, "status_code", None)
         if isinstance(status, int) and status >= 400:
-            level = logging.INFO if call.waited else logging.WARNING
-            self._log.log(level, "[%s] %s answered %d", self.service.name, what, status)
+            level = logging.INFO if one.call.waited else logging.WARNING
+            self._log.log(level, "[%s] %s answered %d", self.service.name, one.what, status)
         else:
-            self._log.info("[%s] ✓ %s succeeded", self.service.name, what)
-        if self._is_trial(delivered, call):
-            self._view.trial_succeeded(call.id)
+            self._log.info("[%s] ✓ %s succeeded", self.service.name, one.what)
+        if one.trial:
+            self._view.trial_succeeded(one.call.id)
         else:
-            self._view.succeeded(started, generation)
-        return self._done(call, Outcome(response=response, attempts=number))
+            self._view.succeeded(one.started, one.generation)
+        return self._done(one.call, Outcome(response=one.response, attempts=one.number))
 
-    def _failed(
-        self,
-        delivered: Delivered,
-        call: Call,
-        verdict: Verdict,
-        response: Any,
-        error: Exception | None,
-        attempt: Attempt,
-        generation: int,
-    ) -> Settlement:
-        progress = delivered.delivery.progress
-        number, trial = progress.attempt + 1, self._is_trial(delivered, call)
-        sent = not call.resend and (error is None or may_have_been_sent(error))
-        if verdict.retry and not trial and not sent and number < call.max_attempts:
-            delay = retry_delay(number, base=self.service.backoff, jitter=self.service.jitter, uniform=self._uniform)
-            shown = self.service.backoff * 2 ** (number - 1)
-            if verdict.retry_after is not None and verdict.retry_after > delay:
-                delay = shown = verdict.retry_after
-            self._log.info("[%s] Retrying in %gs...", self.service.name, shown)
-            return Later(delay * self._backoff, progress.failed_attempt(attempt))
-        self._log.error("[%s] ✗ All %d retry attempts failed", self.service.name, number)
-        self._count(call, verdict, error, attempt, trial, generation)
-        if call.waited and error is None and not verdict.failure:
-            return self._done(call, Outcome(response=response, attempts=number))
-        if call.waited:
-            return self._done(call, Outcome(error=self._last_error(call, response, error, sent), attempts=number))
-        return self._next_round(delivered, call, verdict, response, error, attempt, trial, sent)
+    def _failed(self, one: _Try) -> Settlement:
+        detail = f": {plain_words(one.error)}" if one.error is not None else ""
+        self._log.warning(
+            "[%s] %s on attempt %d/%d%s", self.service.name, one.verdict.text, one.number, one.call.max_attempts, detail
+        )
+        if one.verdict.retry and not one.trial and not one.must_not_repeat and one.number < one.call.max_attempts:
+            return self._again(one)
+        self._log.error("[%s] ✗ All %d retry attempts failed", self.service.name, one.number)
+        self._count(one)
+        if not one.call.waited:
+            return self._next_round(one)
+        if one.error is None and not one.verdict.failure:
+            return self._done(one.call, Outcome(response=one.response, attempts=one.number))
+        return self._done(one.call, Outcome(error=self._last_error(one), attempts=one.number))
 
-    def _count(
-        self, call: Call, verdict: Verdict, error: Exception | None, attempt: Attempt, trial: bool, generation: int
-    ) -> None:
+    def _again(self, one: _Try) -> Settlement:
+        """The next attempt of this call, or of this round, after the backoff or what the service asks for."""
+        service = self.service
+        delay = retry_delay(one.number, base=service.backoff, jitter=service.jitter, uniform=self._uniform)
+        shown = retry_delay(one.number, base=service.backoff, jitter=0.0, uniform=self._uniform)
+        asked = one.verdict.retry_after
+        if asked is not None and asked > delay:
+            delay = shown = asked
+        self._log.info("[%s] Retrying in %gs...", service.name, shown)
+        return Later(delay * self._backoff, one.progress.failed_attempt(one.remembered))
+
+    def _count(self, one: _Try) -> None:
         """Tell the breaker: a failed call, a failed trial, or a trial that showed nothing."""
-        words = f"{verdict.text}: {plain_words(error)}" if error is not None else verdict.text
-        if trial and verdict.failure:
-            self._view.trial_failed(call.id, words)
-        elif trial:
-            self._view.trial_inconclusive(call.id)
-        elif verdict.failure:
-            self._view.failed(attempt.at, generation, words)
+        if one.trial and one.verdict.failure:
+            self._view.trial_failed(one.call.id, one.words)
+        elif one.trial:
+            self._view.trial_inconclusive(one.call.id)
+        elif one.verdict.failure:
+            self._view.failed(one.started, one.generation, one.words)
 
-    def _last_error(self, call: Call, response: Any, error: Exception | None, sent: bool) -> Exception:
-        """What the caller gets: the attempt's own exception, or requests' HTTPError for a 5xx, a 408 or a 429 answer."""
-        if error is None:
-            return http_error(response, call)
-        if sent and may_have_been_sent(error):
-            unknown = OutcomeUnknown(
-                f"[{self.service.name}] {call.method} {path_only(call.target)} may have been carried out: {plain_words(error)}",
-                service=self.service.name,
-            )
-            unknown.__cause__ = error
-            return unknown
-        return error
+    def _last_error(self, one: _Try) -> Exception:
+        """What the caller gets: the attempt's own exception, or requests' HTTPError for an answer."""
+        if one.error is None:
+            return http_error(one.response, one.call)
+        if not one.must_not_repeat:
+            return one.error
+        text = f"[{self.service.name}] {one.what} may have been carried out: {plain_words(one.error)}"
+        unknown = OutcomeUnknown(text, service=self.service.name)
+        unknown.__cause__ = one.error
+        return unknown
 
-    def _next_round(
-        self,
-        delivered: Delivered,
-        call: Call,
-        verdict: Verdict,
-        response: Any,
-        error: Exception | None,
-        attempt: Attempt,
-        trial: bool,
-        sent: bool,
-    ) -> Settlement:
-        progress = delivered.delivery.progress
-        if sent:
-            return Bury("outcome unknown", self._outcome(call, self._last_error(call, response, error, sent)), call.reply_to)
-        if trial:
-            tried = Progress(attempt=progress.attempt, round=progress.round, history=progress.failed_attempt(attempt).history)
-            return Release(first=False, progress=tried)
-        failed = progress.failed_round(attempt)
+    def _next_round(self, one: _Try) -> Settlement:
+        """A background call whose round is over waits for the next one, unless it must not or may not have one."""
+        call, service = one.call, self.service
+        if one.must_not_repeat:
+            return Bury("outcome unknown", self._outcome(self._last_error(one)), call.reply_to)
+        if one.trial:
+            tried = one.progress.failed_attempt(one.remembered).history
+            progress = Progress(attempt=one.progress.attempt, round=one.progress.round, history=tried)
+            return Release(first=False, progress=progress)
+        failed = one.progress.failed_round(one.remembered)
         if call.rounds and failed.round >= call.rounds:
-            text = f"[{self.service.name}] the call failed in {failed.round} round(s): {attempt.outcome}"
-            outcome = self._outcome(call, CallFailed(text, service=self.service.name, reason="rounds used up"))
-            return Bury("rounds used up", outcome, call.reply_to)
-        delay = max(round_delay(failed.round, self.service.recovery_timeout), verdict.retry_after or 0.0)
-        self._log.info("[%s] background call %s waits %gs for its next round", self.service.name, call.id, delay)
+            text = f"[{service.name}] the call failed in {failed.round} round(s): {one.words}"
+            failure = CallFailed(text, service=service.name, reason="rounds used up")
+            return Bury("rounds used up", self._outcome(failure), call.reply_to)
+        delay = max(round_delay(failed.round, service.recovery_timeout), one.verdict.retry_after or 0.0)
+        self._log.info("[%s] background call %s waits %gs for its next round", service.name, call.id, delay)
         return Later(delay, failed)
 
     def _after_bug(self, delivered: Delivered, call: Call, error: Exception) -> Settlement:
@@ -234,15 +196,68 @@ class CallActor:
         progress = delivered.delivery.progress.failed_round(attempt)
         return Later(round_delay(progress.round, self.service.recovery_timeout), progress)
 
-    def _is_trial(self, delivered: Delivered, call: Call) -> bool:
-        return delivered.delivery.trial or call.trial
-
     def _done(self, call: Call, outcome: Outcome) -> Done:
         outcome.breaker = self._view.record
         return Done(outcome, call.reply_to, call.keep_result)
 
-    def _outcome(self, call: Call, error: Exception) -> Outcome:
+    def _outcome(self, error: Exception) -> Outcome:
         return Outcome(error=error, breaker=self._view.record)
+
+
+class _Try:
+    """One attempt: what it was given, and what came of it."""
+
+    __slots__ = (
+        "call",
+        "error",
+        "generation",
+        "number",
+        "progress",
+        "response",
+        "started",
+        "took",
+        "trial",
+        "verdict",
+        "what",
+    )
+
+    def __init__(self, delivered: Delivered, call: Call, started: float, generation: int) -> None:
+        self.call = call
+        self.progress = delivered.delivery.progress
+        self.number = self.progress.attempt + 1
+        self.what = f"{call.method} {path_only(call.target)}"
+        self.trial = delivered.delivery.trial or call.trial
+        self.started = started
+        self.generation = generation
+        self.response: Any = None
+        self.error: Exception | None = None
+        self.verdict = Verdict("", failure=False, retry=False)
+        self.took = 0.0
+
+    @property
+    def must_not_repeat(self) -> bool:
+        """It may have left the socket, and its service cannot tell a repetition."""
+        return not self.call.resend and (self.error is None or may_have_been_sent(self.error))
+
+    @property
+    def words(self) -> str:
+        return f"{self.verdict.text}: {plain_words(self.error)}" if self.error is not None else self.verdict.text
+
+    @property
+    def remembered(self) -> Attempt:
+        return Attempt(self.started, self.verdict.text, round(self.took, 4))
+
+
+def _judge(response: Any, error: Exception | None) -> Verdict:
+    """What an attempt's end means. Raises the error when it is one that no attempt should meet."""
+    if error is None:
+        headers = getattr(response, "headers", None) or {}
+        retry_after = parse_retry_after(headers.get("Retry-After"), cap=RETRY_AFTER_CAP)
+        return judge_status(getattr(response, "status_code", None), retry_after)
+    verdict = judge_error(error)
+    if verdict is None:
+        raise error
+    return verdict
 
 
 def refusal(service: str, retry_after: float, progress: Progress | None = None) -> ServiceUnavailable:

@@ -62,11 +62,6 @@ class Deadline:
         return self._fired or time.monotonic() >= self.monotonic_end
 
     @property
-    def fired(self) -> bool:
-        """The guarded socket, if there was one, has been shut down."""
-        return self._fired
-
-    @property
     def done(self) -> bool:
         """Left by its owner: nothing is to be shut down any more."""
         return self._done

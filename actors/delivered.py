@@ -31,7 +31,9 @@ class LocalCall:
 class Delivered(MessageProxy):
     """Dramatiq's view of a delivery. Without a settlement, acknowledging it gives it back."""
 
-    def __init__(self, delivery: Delivery, message: Any, *, call: Call | None = None, original: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, delivery: Delivery, message: Any, *, call: Call | None = None, original: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.delivery = delivery
         self.call = call

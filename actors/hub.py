@@ -195,7 +195,9 @@ class Hub:
             logger.warning("call %s on %s waits for a newer worker: %s", delivery.id, delivery.queue, error)
             self.settle(delivery, Release(first=False, delay=TOO_NEW_DELAY))
         except Malformed as error:
-            logger.error("moved a malformed message (%s) on %s to the dead letters: %s", delivery.id, delivery.queue, error)
+            logger.error(
+                "moved a malformed message (%s) on %s to the dead letters: %s", delivery.id, delivery.queue, error
+            )
             self.settle(delivery, Bury("malformed"))
         else:
             self._pass_on(delivered)

@@ -177,7 +177,9 @@ class MemoryQueue:
         if older is None or older.lease is not None:
             return ""
         queue.forget(older)
-        self._conclude(older.id, Outcome(error=CallCancelled("the call was replaced by a newer one before it started")), 0)
+        self._conclude(
+            older.id, Outcome(error=CallCancelled("the call was replaced by a newer one before it started")), 0
+        )
         return older.id
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:

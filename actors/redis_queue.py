@@ -53,7 +53,9 @@ _SCRIPTS = {
 class RedisQueue:
     """A QueueStore over one link. `lease` is in seconds; all workers of a namespace must agree on it."""
 
-    def __init__(self, link: RedisLink, namespace: str, *, lease: float = LEASE, dead_lifetime: float = DEAD_LIFETIME) -> None:
+    def __init__(
+        self, link: RedisLink, namespace: str, *, lease: float = LEASE, dead_lifetime: float = DEAD_LIFETIME
+    ) -> None:
         self._link = link
         self._prefix = f"{namespace}:"
         self._lease_ms = int(lease * 1000)
@@ -65,7 +67,16 @@ class RedisQueue:
         return [_accepted(put, answer) for put, answer in zip(puts, answers, strict=True)]
 
     def _put_arguments(self, put: Put) -> list[Argument]:
-        return [self._prefix, put.queue, put.id, put.payload, _ms(put.delay), _ms(put.expires_in), put.coalesce, put.cap]
+        return [
+            self._prefix,
+            put.queue,
+            put.id,
+            put.payload,
+            _ms(put.delay),
+            _ms(put.expires_in),
+            put.coalesce,
+            put.cap,
+        ]
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:
         arguments: list[Argument] = [self._prefix, self._lease_ms, POISON_DEATHS, len(groups)]
@@ -136,7 +147,9 @@ class RedisQueue:
 
     def workers(self) -> list[bytes]:
         names = self._link.command("ZRANGE", f"{self._prefix}workers", 0, -1)
-        reports = self._link.command("MGET", *[self._prefix.encode() + b"worker:" + name for name in names]) if names else []
+        reports = (
+            self._link.command("MGET", *[self._prefix.encode() + b"worker:" + name for name in names]) if names else []
+        )
         return [report for report in reports if report is not None]
 
     def sweep(self, queue: str) -> tuple[int, int, int]:

@@ -196,7 +196,9 @@ def _error(reply: Reply, service: str, response: requests.Response | None) -> Ex
         text = reply.message or f"[{service}] the call was given up ({reply.detail}); it lies in the dead letters"
         return errors.CallFailed(text, service=service, reason=reply.detail)
     if reply.error == "cancelled":
-        return errors.CallCancelled(reply.message or f"[{service}] the call was {reply.detail} before it started", service=service)
+        return errors.CallCancelled(
+            reply.message or f"[{service}] the call was {reply.detail} before it started", service=service
+        )
     kind = _ERRORS.get(reply.error, requests.RequestException)
     if issubclass(kind, errors.SeawallError):
         return kind(reply.message, service=service)

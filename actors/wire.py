@@ -202,8 +202,6 @@ class _Pool(urllib3.HTTPConnectionPool):
         exchange = _local.exchange
         if exchange is not None:
             exchange.limit.release()
-            if conn is not None and exchange.limit.fired:
-                conn.close()
         if conn is None:
             return
         conn.idle_since = time.monotonic()

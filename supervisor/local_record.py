@@ -5,16 +5,45 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from seawall.supervisor.breaker import Record
 
-__all__ = ["Changed", "LocalRecord"]
+__all__ = ["Changed", "LocalRecord", "telling_later"]
 
 #: Called with the record before and after a change; the newest one is always the view's `record`.
 Changed = Callable[[Record, Record], None]
 
 logger = logging.getLogger(__name__)
+
+
+class _Postponed(threading.local):
+    """Records with something to tell, put off by this thread until it holds no writer's lock."""
+
+    depth = 0
+
+    def __init__(self) -> None:
+        self.records: list[LocalRecord] = []
+
+
+_postponed = _Postponed()
+
+
+@contextmanager
+def telling_later() -> Iterator[None]:
+    """Put off every `tell` of this thread to the end of the outermost block, wherever its announcements lead.
+
+    Enter it before taking a writer's lock: the in-memory store announces within a swap, and a listener that came back
+    with an event of its own would wait for a lock that its own thread holds.
+    """
+    _postponed.depth += 1
+    try:
+        yield
+    finally:
+        _postponed.depth -= 1
+        while not _postponed.depth and _postponed.records:
+            _postponed.records.pop(0).tell()
 
 
 class LocalRecord:
@@ -61,6 +90,9 @@ class LocalRecord:
 
     def tell(self) -> None:
         """Call the listeners for every change since the last time. Those that raise are logged."""
+        if _postponed.depth:
+            _postponed.records.append(self)
+            return
         while self._changes:
             try:
                 old, new = self._changes.popleft()

@@ -25,7 +25,7 @@ from seawall.supervisor.breaker import (
 )
 from seawall.supervisor.breaker_log import log_steps
 from seawall.supervisor.folding import FoldedWriter, Step
-from seawall.supervisor.local_record import Changed, LocalRecord
+from seawall.supervisor.local_record import Changed, LocalRecord, telling_later
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.store import BreakerStore
 
@@ -97,7 +97,8 @@ class BreakerView:
 
     def refresh(self) -> None:
         """Read the record anew; results that the store missed while it was away are brought to it."""
-        self._finish(self._writer.refresh())
+        with telling_later():
+            self._finish(self._writer.refresh())
 
     @property
     def record(self) -> Record:
@@ -155,13 +156,15 @@ class BreakerView:
         record = self._local.record
         if _is_late(record, event):
             return record
-        record, steps = self._writer.apply(event)
-        self._finish(steps)
+        with telling_later():
+            record, steps = self._writer.apply(event)
+            self._finish(steps)
         return record
 
     def by_hand(self, event: Event) -> Record:
         """Bring ForceOpen, ForceClose or Reset to the store. Raises BrokerUnavailable when it cannot be reached."""
-        self._finish(self._writer.insist(event))
+        with telling_later():
+            self._finish(self._writer.insist(event))
         return self._local.record
 
     def observe(self, record: Record) -> None:
@@ -215,7 +218,7 @@ class BreakerView:
             self.observe(record)
 
     def _finish(self, steps: Sequence[Step]) -> None:
-        """Outside every lock: log what this process decided, tell who listens."""
+        """Log what this process decided, tell who listens."""
         if not self.away:
             self._as_of = self._store.now()
         log_steps(self._logger, self.name, steps)

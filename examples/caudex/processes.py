@@ -113,6 +113,8 @@ class ServiceProcess:
         deadline = time.monotonic() + timeout
         while not _LISTENING.search(self._said):
             left = deadline - time.monotonic()
+            if self.output is None:
+                raise ProcessDied(f"{self.name} was not started")
             if left <= 0 or not select.select([self.output], [], [], left)[0]:
                 self.kill()
                 raise ProcessDied(f"{self.name} does not listen after {timeout:g} s\n{self._last_words()}")

@@ -62,7 +62,7 @@ class Restarts:
         self._deaths = [*(death for death in self._deaths if death > now - RESTART_WINDOW), now]
         if len(self._deaths) > RESTART_BUDGET:
             return None
-        return now + FIRST_DELAY * 2 ** (len(self._deaths) - 1)
+        return now + FIRST_DELAY * 2.0 ** (len(self._deaths) - 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -190,6 +192,24 @@ def test_a_closed_transport_opens_new_connections_when_it_sends_again() -> None:
             transport.close()
             transport.close()
     assert server.connections == 2
+
+
+def test_closing_lets_a_running_call_finish() -> None:
+    arrived, closed = threading.Event(), threading.Event()
+
+    def late(request: Seen) -> bytes:
+        arrived.set()
+        closed.wait(5)
+        return answer(b"late")
+
+    with Loopback(always(late)) as server:
+        transport = transport_to(server.url)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(transport.send, call_to(transport))
+            arrived.wait(5)
+            transport.close()
+            closed.set()
+            assert running.result(5).content == b"late"
 
 
 def test_a_refused_connection_is_named_in_two_words() -> None:

@@ -108,6 +108,51 @@ def test_the_deadline_holds_on_a_kept_connection_and_only_for_its_own_call() -> 
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("behaviour", [drip_of_headers, drip_of_body])
+def test_the_deadline_holds_on_a_kept_connection(behaviour: Callable[[Peer], None]) -> None:
+    def good_then_bad(peer: Peer) -> None:
+        peer.read()
+        peer.write(answer())
+        behaviour(peer)
+
+    with Loopback(good_then_bad) as server:
+        transport = transport_to(server.url)
+        transport.send(call_to(transport))
+        started = time.monotonic()
+        with pytest.raises(requests.ReadTimeout):
+            transport.send(call_to(transport, timeout=LIMIT))
+        assert time.monotonic() - started < LATEST
+        transport.close()
+    assert server.connections == 1
+
+
+def test_a_large_body_has_the_whole_time_and_not_only_the_time_to_connect() -> None:
+    def reads_late(peer: Peer) -> None:
+        peer.ended.wait(0.3)
+        always(answer())(peer)
+
+    with Loopback(reads_late) as server:
+        transport = transport_to(server.url)
+        call = call_to(transport, "PUT", body=bytes(8_000_000), connect_timeout=0.1, timeout=5.0)
+        assert transport.send(call).content == b"ok"
+        transport.close()
+    assert len(server.seen[0].body) == 8_000_000
+
+
+def test_a_proxy_that_does_not_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer to CONNECT drips in: the connection is not made in time, and nothing of the call was sent."""
+    with Loopback(drip_of_headers) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        transport = transport_to("https://chroma.test", trust_env=True)
+        started = time.monotonic()
+        with pytest.raises(requests.ConnectTimeout) as caught:
+            transport.send(call_to(transport, connect_timeout=LIMIT, timeout=5.0))
+        assert time.monotonic() - started < LATEST
+        transport.close()
+    assert proxy.seen[0].method == "CONNECT"
+    assert not may_have_been_sent(caught.value)
+
+
 def test_a_connection_cut_by_its_deadline_is_not_used_again() -> None:
     def silent_once(peer: Peer) -> None:
         if peer.number == 1:

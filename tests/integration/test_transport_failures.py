@@ -113,6 +113,19 @@ def test_a_body_of_exactly_the_cap_passes_and_one_byte_more_does_not() -> None:
         transport.close()
 
 
+def test_a_body_that_announces_too_much_is_not_waited_for() -> None:
+    def announces(peer: Peer) -> None:
+        peer.read()
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nx")
+        peer.ended.wait(5)
+
+    with Loopback(announces) as server:
+        transport = transport_to(server.url, max_response_bytes=1000)
+        with pytest.raises(ResponseTooLarge):
+            transport.send(call_to(transport, timeout=1.0))
+        transport.close()
+
+
 def test_an_endless_body_ends_at_the_cap() -> None:
     def endless(peer: Peer) -> None:
         peer.read()
@@ -155,6 +168,30 @@ def test_a_kept_connection_that_died_is_replaced_in_silence(method: str, resend:
         assert transport.send(call_to(transport, method, resend=resend, body=b"x")).content == b"anew"
         transport.close()
     assert server.connections == 2
+
+
+def test_the_replacement_of_a_dead_connection_is_not_another_dead_one() -> None:
+    both = threading.Barrier(2)
+
+    def dies_after_one(peer: Peer) -> None:
+        if peer.number > 2:
+            return always(answer(b"anew"))(peer)
+        peer.read()
+        both.wait(5)
+        peer.write(answer())
+        peer.read()
+        return None
+
+    with Loopback(dies_after_one) as server:
+        transport = transport_to(server.url)
+        pair = [threading.Thread(target=transport.send, args=(call_to(transport),)) for _ in range(2)]
+        for thread in pair:
+            thread.start()
+        for thread in pair:
+            thread.join(5)
+        assert transport.send(call_to(transport)).content == b"anew"
+        transport.close()
+    assert server.connections == 3
 
 
 def test_a_kept_connection_that_the_service_closed_is_not_even_tried() -> None:

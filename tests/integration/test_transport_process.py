@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import requests
 
 from seawall.actors.token import TokenSource
-from tests.support.loopback import Loopback, Seen, always, answer, call_to, transport_to
+from tests.support.loopback import Loopback, Peer, Seen, always, answer, call_to, transport_to
 
 TOKEN = "tok-3f1c"
 
@@ -60,14 +61,22 @@ def test_a_fork_mixes_no_answers_and_closes_nothing_of_the_parents() -> None:
 
 
 def test_the_deadline_works_in_a_forked_child() -> None:
-    with Loopback(lambda peer: peer.read() and peer.ended.wait()) as server:
+    """With a drip, which only the watcher can end."""
+
+    def drips(peer: Peer) -> None:
+        peer.read()
+        peer.write(b"HTTP/1.1 200 OK\r\n")
+        peer.drip(b"X: 1\r\n")
+
+    with Loopback(drips) as server:
         transport = transport_to(server.url)
 
         def times_out() -> bool:
+            started = time.monotonic()
             try:
                 transport.send(call_to(transport, timeout=0.1))
             except requests.ReadTimeout:
-                return True
+                return time.monotonic() - started < 0.4
             return False
 
         assert times_out()

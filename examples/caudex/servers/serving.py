@@ -102,7 +102,7 @@ class HttpServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """As TCPServer binds: http.server's own also asks the resolver for this machine's name, which may take long."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = "127.0.0.1", self.port
 
     @property
     def port(self) -> int:
