@@ -55,5 +55,8 @@ class Adapter(HTTPAdapter):
         return pool
 
     def close(self) -> None:
-        self._pools.clear()
+        """Close the unused connections; one in use is closed when its pool would take it back."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
         super().close()

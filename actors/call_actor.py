@@ -25,7 +25,7 @@ from seawall.actors.replies import Outcome
 from seawall.actors.service import RETRY_AFTER_CAP, Service
 from seawall.actors.transport import OriginMismatch
 from seawall.errors import CallFailed, OutcomeUnknown, ServiceUnavailable
-from seawall.supervisor.breaker import State
+from seawall.supervisor.breaker import State, trial_is_live
 from seawall.supervisor.view import BreakerView
 
 __all__ = ["CallActor", "Send", "refusal"]
@@ -76,13 +76,25 @@ class CallActor:
         """What becomes of a call that must not be sent now; None for one that may."""
         if call.service != self.service.key or call.origin != self.service.origin:
             return self._reject(call)
-        if delivered.delivery.trial or call.trial or self._view.record.state is State.CLOSED:
+        if self._view.record.state is State.CLOSED or self._is_trial(delivered, call):
             return None
         if not call.waited:
             return self._hold(call)
         progress = delivered.delivery.progress
         error = refusal(self.service.name, self._view.admit().retry_after, progress)
         return self._done(call, Outcome(error=error, attempts=progress.attempt))
+
+    def _is_trial(self, delivered: Delivered, call: Call) -> bool:
+        """Whether this delivery is the breaker's trial. A caller's trial that waited beyond its lease is one no more."""
+        if delivered.delivery.trial or not call.trial:
+            return delivered.delivery.trial
+        if not self._holds_trial(call):
+            self._view.refresh()  # its caller took it a moment ago: this process may not have heard of it yet
+        return self._holds_trial(call)
+
+    def _holds_trial(self, call: Call) -> bool:
+        record = self._view.record
+        return record.trial == call.id and trial_is_live(record, self._now())
 
     def _reject(self, call: Call) -> Settlement:
         text = (
@@ -101,6 +113,7 @@ class CallActor:
 
     def _attempt(self, delivered: Delivered, call: Call) -> Settlement:
         one = _Try(delivered, call, self._now(), self._view.generation)
+        one.trial = delivered.delivery.trial or (call.trial and self._holds_trial(call))
         self._log.info("[%s] %s (attempt %d/%d)", self.service.name, one.what, one.number, call.max_attempts)
         try:
             one.response = self._send(call, original=delivered.original)
@@ -226,7 +239,7 @@ class _Try:
         self.progress = delivered.delivery.progress
         self.number = self.progress.attempt + 1
         self.what = f"{call.method} {path_only(call.target)}"
-        self.trial = delivered.delivery.trial or call.trial
+        self.trial = False
         self.started = started
         self.generation = generation
         self.response: Any = None

@@ -72,10 +72,10 @@ def _memory_engine(clock: Clock) -> Engine:
     return Engine(queue, mailbox, breakers, durable=False, grace=0.0)
 
 
-def _gate(breakers: BreakerStore) -> Callable[[str], tuple[str, str]]:
-    def state_and_trial(key: str) -> tuple[str, str]:
+def _gate(breakers: BreakerStore) -> Callable[[str], tuple[str, str, int]]:
+    def state_and_trial(key: str) -> tuple[str, str, int]:
         record: Any = breakers.read(key)[0]
-        return (record.state.value, record.trial) if record is not None else ("closed", "")
+        return (record.state.value, record.trial, record.version) if record is not None else ("closed", "", 0)
 
     return state_and_trial
 

@@ -17,10 +17,10 @@ from redis.exceptions import ResponseError
 
 from seawall.actors.delivered import Delivered, decode_delivery
 from seawall.actors.lanes import Lane
-from seawall.actors.outage import Outage
 from seawall.actors.queue_store import Bury, Delivery, Fetched, Group, QueueStore, Release, Settlement
 from seawall.actors.record import Malformed, TooNew
 from seawall.errors import BrokerUnavailable
+from seawall.outage import Outage
 
 __all__ = ["Hub"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -31,9 +32,9 @@ from seawall.actors.queue_store import (
     Want,
 )
 from seawall.actors.record import Progress
-from seawall.actors.replies import LocalWaiter, Mailbox, Outcome
+from seawall.actors.replies import LocalWaiter, Mailbox, Outcome, Waiters, given_up
 from seawall.actors.service import WAITED, service_of_queue
-from seawall.errors import CallCancelled, CallFailed, ResultExpired
+from seawall.errors import CallCancelled, ResultExpired
 
 __all__ = ["MemoryMailbox", "MemoryQueue"]
 
@@ -55,6 +56,8 @@ class _Entry:
     payload: Any
     due: float | None = None
     lease: float | None = None
+    since: float = 0.0
+    """Since when it has been ready."""
     expires: float | None = None
     token: int = 0
     deaths: int = 0
@@ -79,8 +82,11 @@ class _Queue:
     def waited(self) -> bool:
         return self.name.endswith("." + WAITED)
 
-    def make_ready(self, entry: _Entry, *, first: bool = False) -> None:
+    def make_ready(self, entry: _Entry, now: float, *, first: bool = False) -> None:
+        """Behind what has been ready or due before, or in front of everything."""
         self.leave_place(entry)
+        self.promote(now)
+        entry.since = min(now, next(iter(self.ready.values())).since) if first and self.ready else now
         self.ready[entry.id] = entry
         if first:
             self.ready.move_to_end(entry.id, last=False)
@@ -110,7 +116,14 @@ class _Queue:
 
     def promote(self, now: float) -> None:
         while (head := self.next_timer()) is not None and head[0] <= now:
-            self.make_ready(head[1])
+            due, entry = head
+            self.leave_place(entry)
+            entry.since = due
+            self.ready[entry.id] = entry
+
+    def is_superseded(self, entry: _Entry) -> bool:
+        """A newer call with its coalesce key has come since it was fetched."""
+        return bool(entry.coalesce) and self.coalesced.get(entry.coalesce) != entry.id
 
     def forget(self, entry: _Entry) -> None:
         self.leave_place(entry)
@@ -120,10 +133,20 @@ class _Queue:
 
 
 _ties = itertools.count()
+#: First tokens of calls that were replayed.
+_lives = itertools.count(1_000_000, 1_000_000)
 
 
-#: Answers a breaker's state and the id of its trial, for the gate that pauses a background queue.
-Gate = Callable[[str], tuple[str, str]]
+def _given_up(queue: _Queue, reason: str) -> Outcome:
+    return Outcome(error=given_up(service_of_queue(queue.name), reason))
+
+
+def _not_kept() -> Outcome:
+    return Outcome(error=ResultExpired("the call succeeded, its result was not kept"))
+
+
+#: Answers a breaker's state, the id of its trial and the record's version, for the gate that pauses a background queue.
+Gate = Callable[[str], tuple[str, str, int]]
 
 
 class MemoryQueue:
@@ -136,6 +159,10 @@ class MemoryQueue:
         self._lock = threading.Condition(threading.RLock())
         self._queues: dict[str, _Queue] = {}
         self._done: dict[str, tuple[float, Outcome | None]] = {}
+        self._ends: list[tuple[float, str]] = []
+        self._tickets: dict[str, tuple[str, int]] = {}
+        self._seen: float | None = None
+        self._grace_until = 0.0
         self._watching: dict[str, list[Mailbox]] = {}
         self._mailboxes: dict[str, MemoryMailbox] = {}
         self._reports: dict[str, tuple[float, bytes]] = {}
@@ -156,40 +183,44 @@ class MemoryQueue:
     def _put(self, put: Put) -> Accepted:
         queue, now = self._queue(put.queue), self._clock.time()
         workers = self.workers_serving(put.queue)
+        self._forget_ended(now)
         if put.id in queue.entries or put.id in self._done:
             return Accepted(True, workers)
-        replaced = self._replace(queue, put.coalesce) if put.coalesce else ""
-        if put.cap and len(queue.entries) >= put.cap:
-            return Accepted(False, workers, replaced)
+        older = queue.entries.get(queue.coalesced.get(put.coalesce, ""))
+        if older is not None and older.lease is not None:
+            older = None
+        if put.cap and len(queue.entries) - (older is not None) >= put.cap:
+            return Accepted(False, workers)
+        if older is not None:
+            self._replace(queue, older)
         entry = _Entry(put.id, put.payload, coalesce=put.coalesce)
         entry.expires = now + put.expires_in if put.expires_in > 0 else None
         queue.entries[put.id] = entry
         if put.delay > 0:
             queue.make_due(entry, now + put.delay)
         else:
-            queue.make_ready(entry)
+            queue.make_ready(entry, now)
         if put.coalesce:
             queue.coalesced[put.coalesce] = put.id
-        return Accepted(True, workers, replaced)
+        return Accepted(True, workers, older.id if older is not None else "")
 
-    def _replace(self, queue: _Queue, key: str) -> str:
-        older = queue.entries.get(queue.coalesced.get(key, ""))
-        if older is None or older.lease is not None:
-            return ""
+    def _replace(self, queue: _Queue, older: _Entry) -> None:
         queue.forget(older)
         self._conclude(
             older.id, Outcome(error=CallCancelled("the call was replaced by a newer one before it started")), 0
         )
-        return older.id
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:
         with self._lock:
             now = self._clock.time()
+            may_reap = self._touch(now)
             deliveries: list[Delivery] = []
             due: list[float] = []
             for group in groups:
                 free = group.free
                 for want in group.wants:
+                    if may_reap:
+                        self._reap(self._queue(want.queue), now)
                     taken, queue_due = self._fetch_queue(want, min(free, want.limit), now)
                     free -= len(taken)
                     deliveries += taken
@@ -198,12 +229,9 @@ class MemoryQueue:
 
     def _fetch_queue(self, want: Want, room: int, now: float) -> tuple[list[Delivery], list[float]]:
         queue = self._queue(want.queue)
-        self._reap(queue, now)
-        state, trial = self._gate(want.gate) if want.gate else ("closed", "")
+        state, *trial = self._gate(want.gate) if want.gate else ("closed",)
         if state != "closed":
-            entry = queue.entries.get(trial) if trial and room > 0 else None
-            taken = [entry] if entry is not None and entry.lease is None else []
-            return [d for e in taken if (d := self._deliver(queue, e, now, trial=True))], []
+            return self._fetch_trial(queue, want.gate, trial, now) if room > 0 else [], []
         queue.promote(now)
         found: list[Delivery] = []
         while queue.ready and len(found) < room:
@@ -211,6 +239,23 @@ class MemoryQueue:
                 found.append(delivery)
         head = queue.next_timer()
         return found, [head[0]] if head is not None else []
+
+    def _fetch_trial(self, queue: _Queue, gate: str, trial: Any, now: float) -> list[Delivery]:
+        """The call of the breaker's trial, once for each time that the trial is taken: a dead worker's has failed."""
+        ticket = tuple(trial)
+        entry = queue.entries.get(ticket[0])
+        if entry is None or entry.lease is not None or self._tickets.get(gate) == ticket:
+            return []
+        self._tickets[gate] = ticket
+        delivery = self._deliver(queue, entry, now, trial=True)
+        return [delivery] if delivery is not None else []
+
+    def _touch(self, now: float) -> bool:
+        """Whether leases may be reaped: not after nobody looked for a while, as when the machine slept."""
+        if self._seen is not None and now - self._seen > self._lease / 2:
+            self._grace_until = now + self._lease
+        self._seen = now
+        return now >= self._grace_until
 
     def _deliver(self, queue: _Queue, entry: _Entry, now: float, *, trial: bool) -> Delivery | None:
         if entry.expires is not None and entry.expires <= now:
@@ -222,13 +267,16 @@ class MemoryQueue:
 
     def _reap(self, queue: _Queue, now: float) -> tuple[int, int]:
         returned = poisoned = 0
-        for entry in [e for e in queue.leased.values() if e.lease is not None and e.lease <= now]:
+        late = [e for e in queue.leased.values() if e.lease is not None and e.lease <= now]
+        for entry in reversed(late):  # the latest first, so that each goes in front of those that came after it
             entry.deaths += 1
-            if entry.deaths >= POISON_DEATHS:
+            if queue.is_superseded(entry):
+                self._replace(queue, entry)
+            elif entry.deaths >= POISON_DEATHS:
                 self._bury(queue, entry, "poison", None)
                 poisoned += 1
             else:
-                queue.make_ready(entry, first=True)
+                queue.make_ready(entry, now, first=True)
                 returned += 1
         return returned, poisoned
 
@@ -242,20 +290,28 @@ class MemoryQueue:
         queue.forget(entry)
         at = self._clock.time()
         queue.dead[entry.id] = DeadLetter(queue.name, entry.id, at, reason, entry.payload, entry.progress)
-        failed = CallFailed(f"the call was given up ({reason}); it lies in the dead letters", reason=reason)
-        self._conclude(entry.id, outcome or Outcome(error=failed), 0)
+        self._conclude(entry.id, outcome or _given_up(queue, reason), 0)
 
     def _conclude(self, id: str, outcome: Outcome | None, keep: float) -> None:
+        """The last word on a background call; no outcome is a success whose result nobody asked to keep."""
         now = self._clock.time()
-        self._done = {key: kept for key, kept in self._done.items() if kept[0] > now}
-        self._done[id] = (now + max(keep, DONE_LIFETIME), outcome)
+        self._forget_ended(now)
+        ends = now + max(keep, DONE_LIFETIME)
+        self._done[id] = (ends, outcome)
+        heapq.heappush(self._ends, (ends, id))
         for mailbox in self._watching.pop(id, ()):
-            self._post(mailbox.address, id, outcome)
+            self._post(mailbox.address, id, outcome or _not_kept())
 
-    def _post(self, address: str, id: str, outcome: Outcome | None) -> None:
+    def _forget_ended(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            ends, id = heapq.heappop(self._ends)
+            if id in self._done and self._done[id][0] == ends:
+                del self._done[id]
+
+    def _post(self, address: str, id: str, outcome: Outcome) -> None:
         mailbox = self._mailboxes.get(address)
         if mailbox is not None:
-            mailbox.deliver(id, outcome or Outcome())
+            mailbox.deliver(id, outcome)
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         with self._lock:
@@ -265,11 +321,11 @@ class MemoryQueue:
                 return False
             if isinstance(settlement, (Later, Release)) and entry.lease is None:
                 return False
-            self._settle(queue, entry, settlement)
+            self._settle(queue, entry, settlement, self._clock.time())
             self._wake()
             return True
 
-    def _settle(self, queue: _Queue, entry: _Entry, settlement: Settlement) -> None:
+    def _settle(self, queue: _Queue, entry: _Entry, settlement: Settlement, now: float) -> None:
         match settlement:
             case Done(outcome, mailbox, keep):
                 queue.forget(entry)
@@ -277,29 +333,33 @@ class MemoryQueue:
             case Bury(reason, outcome, mailbox):
                 self._bury(queue, entry, reason, outcome)
                 if mailbox:
-                    self._post(mailbox, entry.id, outcome)
+                    self._post(mailbox, entry.id, outcome or _given_up(queue, reason))
+            case Later() | Release() if queue.is_superseded(entry):
+                self._replace(queue, entry)
             case Later(delay, progress):
                 entry.progress = progress
-                if delay > 0:
-                    queue.make_due(entry, self._clock.time() + delay)
-                else:
-                    queue.make_ready(entry)
+                self._put_back(queue, entry, now, delay, first=False)
             case Release(first, delay, released):
                 entry.progress = released or entry.progress
-                if delay > 0:
-                    queue.make_due(entry, self._clock.time() + delay)
-                else:
-                    queue.make_ready(entry, first=first)
+                self._put_back(queue, entry, now, delay, first=first)
+
+    def _put_back(self, queue: _Queue, entry: _Entry, now: float, delay: float, *, first: bool) -> None:
+        if delay > 0:
+            queue.make_due(entry, now + delay)
+        else:
+            queue.make_ready(entry, now, first=first)
 
     def _answer(self, queue: _Queue, id: str, mailbox: str, outcome: Outcome | None, keep: float) -> None:
         if mailbox:
-            self._post(mailbox, id, outcome)
+            self._post(mailbox, id, outcome or Outcome())
         if not queue.waited:
-            self._conclude(id, outcome if keep > 0 else None, keep)
+            failed = outcome is not None and outcome.error is not None
+            self._conclude(id, outcome if keep > 0 or failed else None, keep)
 
     def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
         with self._lock:
             now = self._clock.time()
+            self._touch(now)
             self._reports[worker] = (now, report)
             for name in queues:
                 self._queue(name).serving[worker] = now
@@ -335,12 +395,14 @@ class MemoryQueue:
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
         with self._lock:
+            self._forget_ended(self._clock.time())
             if id in self._queue(queue).entries:
                 self._watching.setdefault(id, []).append(mailbox)
                 return None
             if id in self._done:
-                outcome = self._done[id][1]
-                return outcome or Outcome(error=ResultExpired("the call succeeded, its result was not kept"))
+                return self._done[id][1] or _not_kept()
+            if letter := self._queue(queue).dead.get(id):
+                return _given_up(self._queue(queue), letter.reason)
         raise ResultExpired(f"the result of call {id} is gone, or was never kept", service=service_of_queue(queue))
 
     def standing(self, queue: str, id: str) -> Standing:
@@ -353,6 +415,7 @@ class MemoryQueue:
             letter = self._queue(queue).dead.get(id)
             if letter is not None:
                 return Standing("dead", letter.progress, reason=letter.reason)
+            self._forget_ended(self._clock.time())
             done = self._done.get(id)
             return Standing("done", outcome=done[1] or Outcome()) if done is not None else Standing("gone")
 
@@ -363,11 +426,22 @@ class MemoryQueue:
     def _counts(self, queue: _Queue) -> Counts:
         ready, leased = len(queue.ready), len(queue.leased)
         due = len(queue.entries) - ready - leased
-        return Counts(ready, due, leased, len(queue.dead), self.workers_serving(queue.name), 0.0)
+        head = next(iter(queue.ready.values()), None)
+        oldest = max(0.0, self._clock.time() - head.since) if head is not None else 0.0
+        return Counts(ready, due, leased, len(queue.dead), self.workers_serving(queue.name), oldest)
+
+    def next_due_in(self, queue: str) -> float:
+        """Seconds until the next call's time has come; infinite when none waits for one."""
+        with self._lock:
+            head = self._queue(queue).next_timer()
+            return math.inf if head is None else max(0.0, head[0] - self._clock.time())
 
     def workers_serving(self, queue: str) -> int:
         with self._lock:
-            return len(self._queue(queue).serving)
+            return sum(self._is_recent(beat) for beat in self._queue(queue).serving.values())
+
+    def _is_recent(self, beat: float) -> bool:
+        return self._clock.time() - beat <= SILENT
 
     def oldest(self, queue: str) -> str:
         with self._lock:
@@ -385,12 +459,12 @@ class MemoryQueue:
 
     def workers(self) -> list[bytes]:
         with self._lock:
-            return [report for _, report in self._reports.values()]
+            return [report for beat, report in self._reports.values() if self._is_recent(beat)]
 
     def sweep(self, queue: str) -> tuple[int, int, int]:
         with self._lock:
             entries, now = self._queue(queue), self._clock.time()
-            returned, poisoned = self._reap(entries, now)
+            returned, poisoned = self._reap(entries, now) if self._touch(now) else (0, 0)
             late = [e for e in entries.entries.values() if e.lease is None and e.expires and e.expires <= now]
             for entry in late:
                 self._expire(entries, entry)
@@ -408,6 +482,7 @@ class MemoryQueue:
                 return False
             self._done.pop(id, None)
             self._put(Put(queue, id, letter.payload, expires_in=expires_in))
+            self._queue(queue).entries[id].token = next(_lives)  # no delivery of its earlier life has such a token
             self._wake()
             return True
 
@@ -444,23 +519,23 @@ class MemoryMailbox:
 
     def __init__(self, address: str = "local") -> None:
         self._address = address
-        self._waiters: dict[str, LocalWaiter] = {}
+        self._waiters = Waiters()
 
     @property
     def address(self) -> str:
         return self._address
 
     def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
-        return self._waiters.setdefault(id, LocalWaiter(service, request))
+        return self._waiters.add(id, service, request)
 
     def forget(self, id: str) -> None:
-        self._waiters.pop(id, None)
+        self._waiters.leave(id)
 
     def waiting(self) -> int:
         return len(self._waiters)
 
     def deliver(self, id: str, outcome: Outcome) -> None:
-        waiter = self._waiters.pop(id, None)
+        waiter = self._waiters.take(id)
         if waiter is not None:
             waiter.answer(outcome)
 

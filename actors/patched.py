@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import requests
 from seawall.actors.record import Call
 from seawall.actors.service import Service
 
-__all__ = ["is_patched", "send_patched"]
+__all__ = ["is_mocked", "is_patched", "send_patched"]
 
 _IDEMPOTENCY_KEY = "idempotency-key"
 
@@ -18,6 +19,12 @@ _IDEMPOTENCY_KEY = "idempotency-key"
 def is_patched() -> bool:
     """Whether somebody put another function in the place of `requests.request`."""
     return requests.request is not requests.api.request
+
+
+def is_mocked() -> bool:
+    """Whether that function is a mock: a test's doing, while a plain function may be anybody's instrumentation."""
+    mock = sys.modules.get("unittest.mock")
+    return mock is not None and isinstance(requests.request, mock.NonCallableMock)
 
 
 def send_patched(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,8 +39,8 @@ _MAX_HEAD_BYTES = 64 * 1024
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-_warned: set[tuple[str, str]] = set()
-_warned_lock = threading.Lock()
+#: Services, with the header, that were warned of a token in a call.
+_warned: dict[tuple[str, str], object] = {}
 
 
 class UnserialisableJSON(InvalidJSONError, TypeError):
@@ -132,10 +131,8 @@ def _drop_token(request: requests.PreparedRequest, service: Service, token_heade
     """The guide's old calls add the token themselves; here it must not reach a queue, and the worker adds it."""
     if request.headers.pop(token_header, None) is None:
         return
-    with _warned_lock:
-        known = (service.key, token_header) in _warned
-        _warned.add((service.key, token_header))
-    if not known:
+    first = object()
+    if _warned.setdefault((service.key, token_header), first) is first:
         logger.warning(
             "[%s] the header %s is left out of calls: the worker adds it; remove it from the call",
             service.name,

@@ -13,7 +13,14 @@ from typing import Any
 
 import requests
 
-from seawall.errors import LocalResourceError, OutcomeUnknown, RequestTooLarge, ResponseTooLarge, TokenUnavailable
+from seawall.errors import (
+    DeadlineExceeded,
+    LocalResourceError,
+    OutcomeUnknown,
+    RequestTooLarge,
+    ResponseTooLarge,
+    TokenUnavailable,
+)
 
 __all__ = ["Verdict", "judge_error", "judge_status", "plain_words"]
 
@@ -52,6 +59,7 @@ _TABLE: tuple[tuple[type[BaseException], str, bool, bool], ...] = (
     (ResponseTooLarge, "Response too large", False, False),
     (RequestTooLarge, "Request too large", False, False),
     (OutcomeUnknown, "Outcome unknown", True, False),
+    (DeadlineExceeded, "Deadline passed", False, False),
     (requests.exceptions.SSLError, "TLS failure", True, False),
     (requests.Timeout, "Timeout", True, True),
     (TimeoutError, "Timeout", True, True),

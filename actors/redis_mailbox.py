@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from seawall.actors.record import Malformed, decode_reply
-from seawall.actors.replies import LocalWaiter, Outcome, from_reply
+from seawall.actors.replies import LocalWaiter, Outcome, Waiters, from_reply
 from seawall.errors import BrokerUnavailable
 from seawall.redis_link import RedisLink
 
@@ -35,7 +35,7 @@ class RedisMailbox:
         self._link = link
         self._address = uuid.uuid4().hex
         self._key = f"{namespace}:mail:{self._address}"
-        self._waiters: dict[str, LocalWaiter] = {}
+        self._waiters = Waiters()
         self._wanted = threading.Condition()
         self._idle_since = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -48,8 +48,7 @@ class RedisMailbox:
         return self._address
 
     def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
-        waiter = LocalWaiter(service, request)
-        self._waiters[id] = waiter
+        waiter = self._waiters.add(id, service, request)
         if not self._awake:
             with self._wanted:
                 if self._thread is None:
@@ -59,7 +58,7 @@ class RedisMailbox:
         return waiter
 
     def forget(self, id: str) -> None:
-        self._waiters.pop(id, None)
+        self._waiters.leave(id)
         if not self._waiters:
             self._idle_since = time.monotonic()
 
@@ -117,7 +116,7 @@ class RedisMailbox:
         except Malformed as error:
             logger.error("dropped a reply that cannot be read: %s", error)
             return
-        waiter = self._waiters.pop(reply.id, None)
+        waiter = self._waiters.take(reply.id)
         if waiter is None:
             logger.debug("nobody waits for the reply to call %s any more", reply.id)
             return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import threading
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +33,7 @@ from seawall.actors.record import Malformed, decode_progress, decode_reply, enco
 from seawall.actors.redis_wake import WakeLine
 from seawall.actors.replies import Mailbox, Outcome, from_reply, to_reply
 from seawall.actors.service import service_of_queue
-from seawall.errors import QueueFull, ResultExpired
+from seawall.errors import BrokerUnavailable, CallFailed, QueueFull, ResultExpired
 from seawall.redis_link import Argument, RedisLink, load_script
 
 __all__ = ["RedisQueue"]
@@ -61,6 +64,10 @@ class RedisQueue:
         self._lease_ms = int(lease * 1000)
         self._dead_ms = int(dead_lifetime * 1000)
         self._wake = WakeLine(link, self._prefix)
+        self._fetcher = uuid.uuid4().hex
+        self._fetches = itertools.count(1)
+        self._answered = 0
+        self._fetching = threading.Lock()
 
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
         answers = self._link.try_many([(_SCRIPTS["put"], self._put_arguments(put)) for put in puts])
@@ -79,19 +86,26 @@ class RedisQueue:
         ]
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:
-        arguments: list[Argument] = [self._prefix, self._lease_ms, POISON_DEATHS, len(groups)]
+        with self._fetching:
+            number = next(self._fetches)
+            now_ms, next_ms, *rows = self._link.run(_SCRIPTS["fetch"], *self._fetch_arguments(number, groups))
+            self._answered = number
+        now = now_ms / 1000
+        return Fetched(tuple(_delivery(row, now) for row in rows), next_ms / 1000 if next_ms >= 0 else None, now)
+
+    def _fetch_arguments(self, number: int, groups: Sequence[Group]) -> list[Argument]:
+        arguments: list[Argument] = [self._prefix, self._fetcher, number, self._answered]
+        arguments += [self._lease_ms, POISON_DEATHS, len(groups)]
         arguments += [group.free for group in groups]
         wants = [(want, position) for position, group in enumerate(groups, 1) for want in group.wants]
         arguments.append(len(wants))
         for want, position in wants:
             arguments += [want.queue, want.gate, want.limit, position]
-        now_ms, next_ms, *rows = self._link.run(_SCRIPTS["fetch"], *arguments)
-        now = now_ms / 1000
-        return Fetched(tuple(_delivery(row, now) for row in rows), next_ms / 1000 if next_ms >= 0 else None, now)
+        return arguments
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         head: list[Argument] = [self._prefix, _VERBS[type(settlement)], delivery.queue, delivery.id, delivery.token]
-        return bool(self._link.run(_SCRIPTS["settle"], *head, *_settlement_arguments(delivery.id, settlement)))
+        return bool(self._link.run(_SCRIPTS["settle"], *head, *_settlement_arguments(delivery, settlement)))
 
     def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
         arguments: list[Argument] = [self._prefix, worker, report, _ms(REPORT_LIFETIME), self._lease_ms]
@@ -125,7 +139,7 @@ class RedisQueue:
             where=place,
             progress=decode_progress(progress),
             due_in=due_ms / 1000 if due_ms >= 0 else None,
-            outcome=_outcome(rest, queue) if place == "done" else None,
+            outcome=(_outcome(rest, queue) if rest else Outcome()) if place == "done" else None,
             reason=rest.decode() if place == "dead" else "",
         )
 
@@ -197,8 +211,10 @@ def _ms(seconds: float) -> int:
 def _accepted(put: Put, answer: Any) -> Accepted | Exception:
     if isinstance(answer, OutOfMemoryError):
         return QueueFull("the broker is out of memory and takes no new calls", service=service_of_queue(put.queue))
-    if isinstance(answer, Exception):
+    if isinstance(answer, BrokerUnavailable):
         return answer
+    if isinstance(answer, Exception):
+        return BrokerUnavailable(f"the broker refused the call: {answer}", service=service_of_queue(put.queue))
     state, workers, replaced = answer
     return Accepted(state >= 0, workers, replaced.decode())
 
@@ -208,20 +224,21 @@ def _delivery(row: list[Any], now: float) -> Delivery:
     return Delivery(queue.decode(), id.decode(), token, deaths, payload, decode_progress(progress), bool(trial), now)
 
 
-def _settlement_arguments(id: str, settlement: Settlement) -> list[Argument]:
+def _settlement_arguments(delivery: Delivery, settlement: Settlement) -> list[Argument]:
     match settlement:
         case Done(outcome, mailbox, keep):
-            return [mailbox, _reply(id, outcome) if mailbox or keep else b"", _ms(keep)]
+            wanted = mailbox or keep or (outcome is not None and outcome.error is not None)
+            return [mailbox, _reply(delivery.id, outcome or Outcome()) if wanted else b"", _ms(keep)]
         case Later(delay, progress):
             return [_ms(delay), encode(progress)]
         case Release(first, delay, released):
             return [int(first), _ms(delay), encode(released) if released is not None else b""]
         case Bury(reason, outcome, mailbox):
-            return [reason, mailbox, _reply(id, outcome)]
+            return [reason, mailbox, _reply(delivery.id, outcome or Outcome(error=CallFailed("", reason=reason)))]
 
 
-def _reply(id: str, outcome: Outcome | None) -> bytes:
-    return encode(to_reply(id, outcome or Outcome()))
+def _reply(id: str, outcome: Outcome) -> bytes:
+    return encode(to_reply(id, outcome))
 
 
 def _outcome(payload: bytes, queue: str) -> Outcome:

@@ -5,6 +5,7 @@ Timers run on this side: the server's own are as coarse as its `hz`. A lost toke
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import threading
@@ -13,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from seawall.errors import BrokerUnavailable
 from seawall.redis_link import RedisLink
@@ -64,7 +65,7 @@ class WakeLine:
             ready = selector.select(limit)
         self._drain_pokes()
         if self._armed and any(key.fileobj is sock for key, _ in ready):
-            self._take_answer()
+            self._keep_or_pass_on(self._take_answer(), queues)
         elif self._armed and not ready and time.monotonic() - self._armed_at > POLL_SECONDS + DEAD_AFTER:
             raise OSError("no answer to a blocking pop in time")
 
@@ -76,24 +77,42 @@ class WakeLine:
         """Have a blocking pop on these queues under way. True when a token came in while an older one was ended."""
         if self._armed == queues:
             return False
-        woken = False
-        if self._armed:
-            self._link.command("LPUSH", self._own_list, "1")
-            woken = self._take_answer()
-            if woken:
-                self._link.command("DEL", self._own_list)
+        woken = self._armed != () and self._end_pop(queues)
         if self._connection is None:
             self._connection = self._link.connect(answer_timeout=POLL_SECONDS + DEAD_AFTER)
-        keys = [f"{self._prefix}q:{queue}:wake" for queue in queues]
-        self._connection.send_command("BLPOP", self._own_list, *keys, POLL_SECONDS)
+        self._connection.send_command("BLPOP", self._own_list, *map(self._wake_list, queues), POLL_SECONDS)
         self._armed, self._armed_at = queues, time.monotonic()
         return woken
 
-    def _take_answer(self) -> bool:
-        """Read what ended the pop; True for a queue's token."""
+    def _wake_list(self, queue: str) -> str:
+        return f"{self._prefix}q:{queue}:wake"
+
+    def _end_pop(self, queues: tuple[str, ...]) -> bool:
+        """End the pop that is under way. True when it had a token for one of these queues."""
+        try:
+            self._link.command("LPUSH", self._own_list, "1")
+        except OutOfMemoryError:
+            self._disarm()
+            return True  # a token may have been lost with the connection: look
+        token = self._take_answer()
+        if token:
+            self._link.command("DEL", self._own_list)
+        return self._keep_or_pass_on(token, queues)
+
+    def _take_answer(self) -> str:
+        """Read what ended the pop: a queue's wake list, or empty."""
         answer = self._connection.read_response()
         self._armed = ()
-        return answer is not None and answer[0] != self._own_list.encode()
+        name = answer[0].decode() if answer is not None else ""
+        return "" if name == self._own_list else name
+
+    def _keep_or_pass_on(self, token: str, queues: tuple[str, ...]) -> bool:
+        """True for a token of one of these queues. Another one is for a fetcher that has room for that queue."""
+        if not token or token in map(self._wake_list, queues):
+            return bool(token)
+        with contextlib.suppress(OutOfMemoryError):
+            self._link.command("LPUSH", token, "1")
+        return False
 
     def _disarm(self) -> None:
         connection, self._connection, self._armed = self._connection, None, ()

@@ -9,16 +9,18 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from http.client import HTTPMessage
 from typing import Any, Protocol
 
 import requests
+from requests.cookies import MockRequest, MockResponse
 from requests.structures import CaseInsensitiveDict
 
 from seawall import errors
 from seawall.actors.record import Reply
 from seawall.supervisor.breaker import Record
 
-__all__ = ["LocalWaiter", "Mailbox", "Outcome", "from_reply", "to_reply"]
+__all__ = ["LocalWaiter", "Mailbox", "Outcome", "Waiters", "from_reply", "given_up", "to_reply"]
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +36,10 @@ class Outcome:
 class LocalWaiter:
     """One caller of this process that waits, and what it waits for."""
 
-    __slots__ = ("_event", "_outcome", "request", "service")
+    __slots__ = ("_event", "_outcome", "callers", "request", "service")
 
     def __init__(self, service: str = "", request: Any = None) -> None:
+        self.callers = 0
         self._event = threading.Event()
         self._outcome: Outcome | None = None
         self.service = service
@@ -51,6 +54,42 @@ class LocalWaiter:
         if self._outcome is None:
             self._outcome = outcome
             self._event.set()
+
+
+class Waiters:
+    """Who waits at a mailbox, by call. Threads that wait for the same call share a waiter. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, LocalWaiter] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def add(self, id: str, service: str, request: Any) -> LocalWaiter:
+        with self._lock:
+            waiter = self._waiters.setdefault(id, LocalWaiter(service, request))
+            waiter.callers += 1
+            return waiter
+
+    def leave(self, id: str) -> None:
+        """One of the call's waiting threads goes away."""
+        with self._lock:
+            waiter = self._waiters.get(id)
+            if waiter is None:
+                return
+            waiter.callers -= 1
+            if waiter.callers == 0:
+                del self._waiters[id]
+
+    def take(self, id: str) -> LocalWaiter | None:
+        """The call's waiter, to be answered."""
+        with self._lock:
+            return self._waiters.pop(id, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._waiters.clear()
 
 
 class Mailbox(Protocol):
@@ -79,14 +118,23 @@ _ERRORS: dict[str, type[requests.RequestException]] = {
     "chunked": requests.exceptions.ChunkedEncodingError,
     "decoding": requests.exceptions.ContentDecodingError,
     "redirects": requests.TooManyRedirects,
+    "invalid-url": requests.exceptions.InvalidURL,
+    "invalid-schema": requests.exceptions.InvalidSchema,
     "too-large": errors.ResponseTooLarge,
     "token": errors.TokenUnavailable,
     "local": errors.LocalResourceError,
     "cancelled": errors.CallCancelled,
     "deadline": errors.DeadlineExceeded,
+    "result-expired": errors.ResultExpired,
     "request": requests.RequestException,
 }
 _NAMES = {kind: name for name, kind in _ERRORS.items()}
+
+
+def given_up(service: str, reason: str) -> errors.CallFailed:
+    """The error of a call that lies in the dead letters."""
+    text = f"[{service}] the call was given up ({reason}); it lies in the dead letters"
+    return errors.CallFailed(text, service=service, reason=reason)
 
 
 def to_reply(id: str, outcome: Outcome) -> Reply:
@@ -103,7 +151,7 @@ def to_reply(id: str, outcome: Outcome) -> Reply:
 
 
 def _error_fields(error: BaseException) -> dict[str, Any]:
-    fields: dict[str, Any] = {"message": str(error)}
+    fields: dict[str, Any] = {"message": _text(error)}
     if isinstance(error, errors.ServiceUnavailable):
         cause = error.__cause__
         return fields | {
@@ -116,14 +164,14 @@ def _error_fields(error: BaseException) -> dict[str, Any]:
     for kind in type(error).__mro__:
         if kind in _NAMES:
             return fields | {"error": _NAMES[kind]}
-    return fields | {"error": "request", "message": f"{type(error).__name__}: {error}"}
+    return fields | {"error": "request", "message": f"{type(error).__name__}: {_text(error)}"}
 
 
 def _response_fields(response: requests.Response) -> dict[str, Any]:
     return {
         "status": response.status_code,
-        "reason": response.reason or "",
-        "url": response.url or "",
+        "reason": _text(response.reason or ""),
+        "url": _text(response.url or ""),
         "headers": tuple(_header_items(response)),
         "body": response.content or b"",
         "elapsed": response.elapsed.total_seconds(),
@@ -139,7 +187,9 @@ def _header_items(response: requests.Response) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    """Text that can be encoded: an error may quote a file name or a header with bytes that are no characters."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def from_reply(reply: Reply, *, service: str, method: str = "", request: Any = None) -> Outcome:
@@ -173,15 +223,18 @@ def _response(reply: Reply, request: Any) -> requests.Response:
 
 
 def _add_cookies(response: requests.Response, reply: Reply) -> None:
-    from http.cookies import CookieError, SimpleCookie
-
-    for name, value in reply.headers:
-        if name.lower() == "set-cookie":
-            try:
-                for cookie in SimpleCookie(value).values():
-                    response.cookies.set(cookie.key, cookie.value)
-            except CookieError:
-                continue
+    """By the rules of requests itself: domain, path, expiry and all."""
+    lines = [value for name, value in reply.headers if name.lower() == "set-cookie"]
+    if not lines:
+        return
+    message = HTTPMessage()
+    for line in lines:
+        message.add_header("Set-Cookie", line)
+    try:
+        request = requests.Request("GET", reply.url).prepare()
+    except requests.RequestException:
+        return
+    response.cookies.extract_cookies(MockResponse(message), MockRequest(request))  # type: ignore[arg-type]
 
 
 def _error(reply: Reply, service: str, response: requests.Response | None) -> Exception | None:
@@ -193,8 +246,8 @@ def _error(reply: Reply, service: str, response: requests.Response | None) -> Ex
             unavailable.__cause__ = from_reply(reply.cause, service=service).error
         return unavailable
     if reply.error == "dead":
-        text = reply.message or f"[{service}] the call was given up ({reply.detail}); it lies in the dead letters"
-        return errors.CallFailed(text, service=service, reason=reply.detail)
+        failed = given_up(service, reply.detail)
+        return errors.CallFailed(reply.message, service=service, reason=reply.detail) if reply.message else failed
     if reply.error == "cancelled":
         return errors.CallCancelled(
             reply.message or f"[{service}] the call was {reply.detail} before it started", service=service

@@ -8,22 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
-from time import perf_counter
 from typing import Any
 
 import requests
 from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 
-from seawall.actors.adapter import Adapter
 from seawall.actors.body import read_body
 from seawall.actors.deadline import until
 from seawall.actors.failures import WIRE_ERRORS, died_unanswered, mark_sent, translated
+from seawall.actors.lines import Lines
 from seawall.actors.patched import is_patched, send_patched
 from seawall.actors.paths import base_of
 from seawall.actors.record import Call
@@ -52,16 +49,6 @@ class OriginMismatch(ValueError):
     """The call is addressed to another origin than the service's, or to no proper path on it; it is not sent."""
 
 
-@dataclass(slots=True)
-class _Lines:
-    """The connections of one process, and what the environment said of proxies and certificates when they were made."""
-
-    pid: int
-    adapter: Adapter
-    proxies: dict[str, str] = field(default_factory=dict)
-    verify: bool | str = True
-
-
 class Transport:
     """Sends the calls of one service from this process; shared by its threads, rebuilt by itself after a fork.
 
@@ -76,7 +63,7 @@ class Transport:
         self._log = logging.getLogger(service.logger_name)
         self._base, _ = base_of(service.origin, service.base_path)
         self._credentials = _basic_credentials(service.base_url)
-        self._lines: _Lines | None = None
+        self._lines: Lines | None = None
 
     def __repr__(self) -> str:
         return f"Transport({self.service.key!r}, {self.service.origin!r})"
@@ -109,7 +96,7 @@ class Transport:
         """Close the unused connections; those in use are closed after their call. Sending again opens new ones."""
         lines, self._lines = self._lines, None
         if lines is not None and lines.pid == os.getpid():
-            lines.adapter.close()
+            lines.close()
 
     def _checked_secrets(self, call: Call) -> dict[str, str]:
         """The headers that only this process may know. Raises OriginMismatch or TokenUnavailable."""
@@ -195,22 +182,11 @@ class Transport:
         return self._once(call, request, exchange)
 
     def _once(self, call: Call, request: requests.PreparedRequest, exchange: Exchange) -> requests.Response:
-        lines = self._own_lines()
         left = exchange.limit.remaining or _LEAST_TIMEOUT
         timeout = (min(call.connect_timeout, left), left)
-        if self._session_mode:
-            session = _BareSession()
-            session.mount("http://", lines.adapter)
-            session.mount("https://", lines.adapter)
-            return session.send(
-                request, stream=True, timeout=timeout, verify=lines.verify, proxies=lines.proxies, allow_redirects=False
-            )
-        started = perf_counter()
-        response = lines.adapter.send(request, stream=True, timeout=timeout, verify=lines.verify, proxies=lines.proxies)
-        response.elapsed = timedelta(seconds=perf_counter() - started)
-        return response
+        return self._own_lines().send(request, timeout, by_session=self._session_mode)
 
-    def _own_lines(self) -> _Lines:
+    def _own_lines(self) -> Lines:
         """This process's connections. Two threads that make them at once only waste one of the two.
 
         No lock, since a fork may happen while another thread holds it. A parent's connections are dropped by the
@@ -218,24 +194,8 @@ class Transport:
         """
         lines = self._lines
         if lines is None or lines.pid != os.getpid():
-            lines = _Lines(os.getpid(), Adapter(self.service.concurrency))
-            if self.service.trust_env:
-                settings = requests.Session().merge_environment_settings(self._base, {}, None, None, None)
-                lines.proxies, lines.verify = dict(settings["proxies"]), settings["verify"] or True
-            self._lines = lines
+            lines = self._lines = Lines(self._base, self.service.concurrency, trust_env=self.service.trust_env)
         return lines
-
-
-class _BareSession(requests.Session):
-    """A session for one request: no environment, no cookies of other calls, no redirects of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False
-
-    def resolve_redirects(self, *args: Any, **options: Any) -> Iterator[requests.Response]:
-        """None: requests would read a redirect's whole body here, however large."""
-        return iter(())
 
 
 def _repeatable(call: Call) -> bool:

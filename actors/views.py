@@ -37,7 +37,7 @@ class Views:
         self._listeners: list[Listener] = []
 
     def of(self, service: Service) -> BreakerView:
-        """The service's view; made anew when its policy has changed."""
+        """The service's view, made when first asked for: that asks the store, which may take until its link gives up."""
         view = self._views.get(service.key)
         if view is not None:
             return view
@@ -54,10 +54,23 @@ class Views:
         view.start()
         return view
 
+    def within(self, seconds: float, service: Service) -> BreakerView:
+        """The service's view; when making it takes longer than that, one that knows nothing of the store yet."""
+        if service.key not in self._views:
+            maker = threading.Thread(target=self.of, args=(service,), name="seawall-view", daemon=True)
+            maker.start()
+            maker.join(seconds)
+        return self._views.get(service.key) or BreakerView(service.key, service.name, self.store, policy_of(service))
+
     def redeclare(self, service: Service) -> None:
-        """A service was declared again: the next view has the new policy."""
-        with self._lock:
+        """A service was declared again: its view has the new policy."""
+        view = self._views.get(service.key)
+        if view is None:
+            return
+        if service.breaker is isinstance(view, NullView):
             self._views.pop(service.key, None)
+        else:
+            view.change_policy(policy_of(service))
 
     def all(self) -> dict[str, BreakerView]:
         return dict(self._views)

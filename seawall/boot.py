@@ -18,14 +18,19 @@ __all__ = ["boot", "import_modules"]
 
 
 def boot(
-    arguments: Mapping[str, Any], modules: Iterable[str] = (), *, process: str, durable: bool = True
+    arguments: Mapping[str, Any],
+    modules: Iterable[str] = (),
+    *,
+    process: str,
+    name: str | None = None,
+    durable: bool = True,
 ) -> tuple[Settings, Runtime]:
     """Settings from the arguments and the environment, and a runtime that the user's modules have declared services in.
 
     Raises ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process.
     """
     settings = load_settings(arguments)
-    setup_logging(settings.log_format, settings.log_level, process=process)
+    setup_logging(settings.log_format, settings.log_level, process=name or process)
     runtime = Runtime(settings)
     if durable and runtime.memory:
         raise ConfigurationError(

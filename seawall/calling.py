@@ -10,14 +10,19 @@ import logging
 import time
 from typing import Any
 
+import requests
+from redis.exceptions import ResponseError
+from requests.structures import CaseInsensitiveDict
+
 from seawall.actors.backoff import retry_delay
 from seawall.actors.call_actor import refusal
 from seawall.actors.delivered import LocalCall
-from seawall.actors.queue_store import Accepted, Put
+from seawall.actors.queue_store import Accepted, Cancelled, Put
 from seawall.actors.record import Call, encode
 from seawall.actors.redact import path_only
 from seawall.actors.replies import LocalWaiter, Outcome
 from seawall.actors.service import Service, queue_names
+from seawall.actors.transport import IDEMPOTENT
 from seawall.direct import run_directly
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, NoWorker, OutcomeUnknown, QueueFull
 from seawall.runtime import Runtime
@@ -28,8 +33,6 @@ __all__ = ["admit", "call_and_wait", "default_deadline", "payload_of"]
 QUEUE_ALLOWANCE = 10.0
 #: Seconds after which a caller asks whether any worker serves the queue; the promise is an answer within 2 s.
 WORKER_CHECK = 1.5
-#: Methods that may be sent again when it is not known whether they were sent (RFC 9110, 9.2.2).
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
 def default_deadline(service: Service, attempts: int, timeout: float) -> float:
@@ -57,12 +60,10 @@ def admit(runtime: Runtime, service: Service, id: str) -> bool:
     raise refusal(service.name, view.admit().retry_after)
 
 
-def call_and_wait(
-    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, request: Any
-) -> Any:
-    """The response. Raises what the last attempt raised, or what DESIGN promises instead."""
+def call_and_wait(runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float) -> Any:
+    """The response. Raises what the last attempt raised, or the error of errors.py that says why there is none."""
     runtime.ready()
-    waiter = runtime.engine.mailbox.expect(call.id, service=service.name, request=request)
+    waiter = runtime.engine.mailbox.expect(call.id, service=service.name, request=_request_of(call))
     runtime.waiting.add(service.key, call.id, waiter)
     try:
         outcome = _queue_and_wait(runtime, service, call, original, deadline, waiter)
@@ -74,6 +75,14 @@ def call_and_wait(
     if outcome.error is not None:
         raise outcome.error
     return outcome.response
+
+
+def _request_of(call: Call) -> requests.PreparedRequest:
+    """What `response.request` shows: the call as its caller knows it, without the token."""
+    request = requests.PreparedRequest()
+    request.method, request.url, request.body = call.method, call.origin + call.target, call.body
+    request.headers = CaseInsensitiveDict(call.headers)
+    return request
 
 
 def _queue_and_wait(
@@ -88,11 +97,11 @@ def _queue_and_wait(
     except QueueFull:
         raise
     except BrokerUnavailable as error:
-        return _without_broker(runtime, service, call, original, error)
+        return _without_broker(runtime, service, call, original, error, ends)
     outcome = _wait_for_worker(runtime, service, call, accepted, waiter, ends)
     if outcome is None:
         outcome = waiter.wait(ends - time.monotonic())
-    return outcome or _give_up(runtime, service, call, deadline)
+    return outcome or _give_up(runtime, service, call, deadline, waiter)
 
 
 def _wait_for_worker(
@@ -106,9 +115,9 @@ def _wait_for_worker(
         return outcome
     queue = queue_names(service.key)[0]
     try:
-        if runtime.engine.queue.workers_serving(queue) or _cancel(runtime, service, call) == "running":
+        if runtime.engine.queue.workers_serving(queue) or _cancel(runtime, service, call).state != "cancelled":
             return None
-    except BrokerUnavailable:
+    except (BrokerUnavailable, ResponseError):
         return None
     raise NoWorker(
         f"[{service.name}] no running worker serves queue {queue!r}; nothing was sent. "
@@ -117,24 +126,38 @@ def _wait_for_worker(
     )
 
 
-def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float) -> Outcome:
-    state = _cancel(runtime, service, call)
-    started = "it was running and may still be carried out" if state == "running" else "it will not be started any more"
+def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, waiter: LocalWaiter) -> Outcome:
+    answer = _cancel(runtime, service, call)
+    outcome = waiter.wait(0.0)
+    if outcome is not None:  # it came at the last moment
+        return outcome
     raise DeadlineExceeded(
-        f"[{service.name}] {call.method} {path_only(call.target)} got no answer within {deadline:.1f} s; {started}",
+        f"[{service.name}] {call.method} {path_only(call.target)} got no answer within {deadline:g} s; {_fate(answer)}",
         service=service.name,
     )
 
 
-def _cancel(runtime: Runtime, service: Service, call: Call) -> str:
+def _fate(answer: Cancelled) -> str:
+    """What is known of a call whose caller gives up."""
+    if answer.state == "running":
+        return "it is running and may still be carried out"
+    if answer.state == "unknown":
+        return "it may have been carried out"
+    tried = answer.progress.attempt
+    return (
+        f"{tried} attempt(s) had failed, no further one will be made" if tried else "it was not sent and never will be"
+    )
+
+
+def _cancel(runtime: Runtime, service: Service, call: Call) -> Cancelled:
     try:
-        return runtime.engine.queue.cancel(queue_names(service.key)[0], [call.id])[0].state
-    except BrokerUnavailable:
-        return "unknown"
+        return runtime.engine.queue.cancel(queue_names(service.key)[0], [call.id])[0]
+    except (BrokerUnavailable, ResponseError):
+        return Cancelled("unknown")
 
 
 def _without_broker(
-    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], error: BrokerUnavailable
+    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], error: BrokerUnavailable, ends: float
 ) -> Outcome:
     if service.when_broker_down == "raise":
         raise BrokerUnavailable(f"[{service.name}] {error}", service=service.name, written=error.written) from error
@@ -144,4 +167,4 @@ def _without_broker(
             "it may or may not be carried out",
             service=service.name,
         ) from error
-    return run_directly(runtime.views.of(service), service, runtime.token, call, original, error)
+    return run_directly(runtime.views.of(service), service, runtime.token, call, original, error, ends)

@@ -23,7 +23,7 @@ from seawall.calling import admit, call_and_wait, default_deadline
 from seawall.declaring import make_service
 from seawall.handles import Handle
 from seawall.queueing import BackgroundOptions, enqueue_all
-from seawall.supervisor.breaker import State
+from seawall.supervisor.breaker import Reset, State
 from seawall.supervisor.view import BreakerView
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ __all__ = ["ResilientServiceClient", "snapshot"]
 
 #: Seconds for which the result of an enqueued call is kept.
 DEFAULT_KEEP_RESULT = 60.0
+#: Seconds that get_status waits for a breaker's first answer from the broker; the promise is 100 ms in all.
+STATUS_WAIT = 0.08
 
 
 class ResilientServiceClient:
@@ -87,6 +89,7 @@ class ResilientServiceClient:
         Raises ValueError, TypeError or ConfigurationError for a setting that is wrong.
         """
         house = runtimes.current()
+        own_breaker = house.memory and service_name is None and key is None
         self._service = runtimes.registry.declare(
             make_service(
                 base_url,
@@ -100,10 +103,12 @@ class ResilientServiceClient:
                 concurrency=concurrency,
                 idempotency=idempotency,
                 allow_headers=allow_headers,
-                own_key=runtimes.registry.free_key if house.memory else None,
+                own_key=self._claim_key if own_breaker else None,
                 **more,
             )
         )
+        if own_breaker:
+            house.views.of(self._service).apply(Reset())  # of a client that is gone, whose key this one has
 
     @classmethod
     def named(cls, key: str) -> ResilientServiceClient:
@@ -136,7 +141,7 @@ class ResilientServiceClient:
 
     def get_status(self) -> dict[str, Any]:
         """The breaker at a glance, ready for JSON. Never raises, never blocks for longer than 100 ms."""
-        return self._view().status()
+        return runtimes.current().views.within(STATUS_WAIT, self._service).status()
 
     def get(self, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
         return self.request("GET", path, **options)
@@ -174,7 +179,7 @@ class ResilientServiceClient:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline}")
         trial = admit(house, self._service, id)
         call = self._call(id, prepared, waited=True, trial=trial, reply_to=house.engine.mailbox.address)
-        response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline, None)
+        response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline)
         return response
 
     def enqueue(
@@ -246,6 +251,9 @@ class ResilientServiceClient:
     def handle(self, id: str) -> Handle:
         """The handle of a call that some process has enqueued."""
         return Handle(id, self._service, queue_names(self._service.key)[1])
+
+    def _claim_key(self, key: str, origin: str) -> str:
+        return runtimes.registry.claim(key, origin, self)
 
     def _view(self) -> BreakerView:
         return runtimes.current().views.of(self._service)

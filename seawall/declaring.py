@@ -24,21 +24,21 @@ def make_service(
     max_retries: int,
     timeout: Any,
     allow_headers: Iterable[str] = (),
-    own_key: Callable[[str], str] | None = None,
+    own_key: Callable[[str, str], str] | None = None,
     **more: Any,
 ) -> Service:
-    """The declared service. `own_key` makes a key of its own for a service without a name (memory mode).
+    """The declared service. `own_key(key, origin)` makes a key of its own for a service without a name (memory mode).
 
     Raises ConfigurationError (a ValueError), ValueError or TypeError.
     """
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a string such as 'http://chroma:6003', not {type(base_url).__name__}")
-    origin_of(base_url)
+    origin = origin_of(base_url)
     name = service_name or urlsplit(base_url).netloc.rpartition("@")[2]
     if key is None:
         key = service_key(name)
         if service_name is None and own_key is not None:
-            key = own_key(key)
+            key = own_key(key, origin)
     _check_numbers(max_retries, more)
     unknown = sorted(set(more) - _MORE)
     if unknown:

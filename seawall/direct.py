@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import Any
+
+import msgspec
+import requests
 
 from seawall.actors.call_actor import CallActor
 from seawall.actors.delivered import Delivered, LocalCall, decode_delivery
 from seawall.actors.queue_store import Delivery, Done, Later
 from seawall.actors.record import Call, Progress
+from seawall.actors.redact import path_only
 from seawall.actors.replies import Outcome
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
-from seawall.errors import BrokerUnavailable, ServiceUnavailable, TokenUnavailable
+from seawall.errors import BrokerUnavailable, DeadlineExceeded, ServiceUnavailable, TokenUnavailable
 from seawall.supervisor.view import BreakerView
 
 __all__ = ["run_directly"]
@@ -25,7 +30,7 @@ WARN_EVERY = 60.0
 
 _lock = threading.Lock()
 _transports: dict[str, Transport] = {}
-_warned_at = 0.0
+_warned_at: float | None = None
 
 
 def run_directly(
@@ -35,15 +40,20 @@ def run_directly(
     call: Call,
     original: dict[str, Any],
     reason: BrokerUnavailable,
+    ends: float,
 ) -> Outcome:
-    """The call's outcome, attempt by attempt in this thread. Raises ServiceUnavailable when no token is at hand."""
+    """The call's outcome, attempt by attempt in this thread; nothing goes on after `ends`, a monotonic time.
+
+    Raises ServiceUnavailable when no token is at hand, and DeadlineExceeded.
+    """
     _warn(service, reason)
     try:
         token.header_value()
     except TokenUnavailable as error:
         text = f"[{service.name}] the broker is away, and without its token the call is not made here"
         raise ServiceUnavailable(text, service=service.name) from error
-    actor = CallActor(service, _transport(service, token).send, view)
+    sender = _Sender(_transport(service, token), ends)
+    actor = CallActor(service, sender.send, view)
     progress = Progress()
     while True:
         delivered = _deliver(call, original, progress)
@@ -56,7 +66,34 @@ def run_directly(
                 error=ServiceUnavailable(f"[{service.name}] the call was refused here", service=service.name)
             )
         progress = settlement.progress
+        if time.monotonic() + settlement.delay >= ends:
+            raise sender.deadline_exceeded(call, f"{progress.attempt} attempt(s) had failed, no further one was made")
         time.sleep(settlement.delay)
+
+
+class _Sender:
+    """Sends what is left of a call's time: its caller waits for no attempt beyond the deadline."""
+
+    def __init__(self, transport: Transport, ends: float) -> None:
+        self._transport = transport
+        self._ends = ends
+
+    def send(self, call: Call, *, original: dict[str, Any] | None = None) -> Any:
+        left = max(0.001, self._ends - time.monotonic())
+        shorter = msgspec.structs.replace(
+            call, timeout=min(call.timeout, left), connect_timeout=min(call.connect_timeout, left)
+        )
+        try:
+            return self._transport.send(shorter, original=original)
+        except requests.Timeout as error:
+            if left > call.timeout:
+                raise
+            raise self.deadline_exceeded(call, "it was running and may have been carried out") from error
+
+    def deadline_exceeded(self, call: Call, fate: str) -> DeadlineExceeded:
+        name = self._transport.service.name
+        text = f"[{name}] {call.method} {path_only(call.target)} got no answer before its deadline; {fate}"
+        return DeadlineExceeded(text, service=name)
 
 
 def _deliver(call: Call, original: dict[str, Any], progress: Progress) -> Delivered:
@@ -67,17 +104,29 @@ def _deliver(call: Call, original: dict[str, Any], progress: Progress) -> Delive
 
 def _transport(service: Service, token: TokenSource) -> Transport:
     with _lock:
-        if service.key not in _transports:
-            _transports[service.key] = Transport(service, token)
-        return _transports[service.key]
+        known = _transports.get(service.key)
+        if known is None or known.service != service:
+            known = _transports[service.key] = Transport(service, token)
+        return known
 
 
 def _warn(service: Service, reason: BrokerUnavailable) -> None:
     global _warned_at
     with _lock:
         now = time.monotonic()
-        due, _warned_at = now - _warned_at > WARN_EVERY or _warned_at == 0.0, now
+        due = _warned_at is None or now - _warned_at > WARN_EVERY
+        if due:
+            _warned_at = now
     if due:
         logging.getLogger(service.logger_name).warning(
             "[%s] the broker is away (%s); calls run in this process until it is back", service.name, reason
         )
+
+
+def _after_fork() -> None:
+    """In a child: whoever held the lock is not there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

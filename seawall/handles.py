@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 from seawall import runtime as runtimes
+from seawall.actors.engine import Engine
 from seawall.actors.queue_store import Standing
 from seawall.actors.record import Attempt
 from seawall.actors.replies import Outcome
 from seawall.actors.service import Service
-from seawall.errors import CallCancelled, DeadlineExceeded, ServiceUnavailable
+from seawall.errors import BrokerUnavailable, CallCancelled, DeadlineExceeded, ServiceUnavailable
 
 __all__ = ["Handle"]
+
+#: Seconds after which result() asks the queue again whether the call is over.
+LOOK_AGAIN = 5.0
 
 
 class Handle:
@@ -94,20 +99,22 @@ class Handle:
 
     def _wait(self, timeout: float | None) -> Outcome:
         engine = runtimes.current().engine
-        waiter = engine.mailbox.expect(self.id, service=self._service.name)
-        ends = None if timeout is None else time.monotonic() + timeout
-        try:
+        ends = math.inf if timeout is None else time.monotonic() + timeout
+        with runtimes.current().results.waiter(engine.mailbox, self.id, self._service.name) as waiter:
             outcome = engine.queue.watch(self._queue, self.id, engine.mailbox)
-            while outcome is None:
-                outcome = waiter.wait(3600.0 if ends is None else ends - time.monotonic())
-                if outcome is None and ends is not None:
-                    raise DeadlineExceeded(
-                        f"[{self._service.name}] call {self.id} is not over after {timeout} s",
-                        service=self._service.name,
-                    )
-            return outcome
-        finally:
-            engine.mailbox.forget(self.id)
+            while outcome is None and (left := ends - time.monotonic()) > 0:
+                outcome = waiter.wait(min(left, LOOK_AGAIN)) or self._look_again(engine)
+        if outcome is None:
+            text = f"[{self._service.name}] call {self.id} is not over after {timeout} s"
+            raise DeadlineExceeded(text, service=self._service.name)
+        return outcome
+
+    def _look_again(self, engine: Engine) -> Outcome | None:
+        """A reply is lost when a connection breaks just as it arrives, so once in a while the queue itself is asked."""
+        try:
+            return engine.queue.watch(self._queue, self.id, engine.mailbox)
+        except BrokerUnavailable:
+            return None
 
     def _standing(self) -> Standing:
         return runtimes.current().engine.queue.standing(self._queue, self.id)

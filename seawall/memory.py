@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-
-from apscheduler.schedulers.background import BackgroundScheduler
+from typing import Any
 
 from seawall.actors.engine import Engine
+from seawall.actors.memory_queue import MemoryQueue
 from seawall.actors.record import Call
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
@@ -17,6 +17,7 @@ from seawall.actors.views import Views
 from seawall.probe import Prober
 from seawall.registry import Registry
 from seawall.supervisor.breaker import Record, State
+from seawall.supervisor.scheduler import make_scheduler
 from seawall.supervisor.trials import Trials
 from seawall.supervisor.view import BreakerView
 from seawall.workers.worker import CallWorker
@@ -44,18 +45,17 @@ class LocalHouse:
         self._registry = registry
         self.worker = CallWorker(engine, views, token, session_mode=True, backoff=backoff, observe=observe)
         self._prober = Prober(registry.find, token, session_mode=True)
-        self._scheduler: BackgroundScheduler | None = None
+        self._scheduler: Any = None
         self._trials: Trials | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        self.worker.serve(self._registry.all())
         self._registry.on_declare(self._declared)
+        self.worker.serve(self._registry.all())
         self.worker.start()
         self._views.on_change(self._breaker_changed)
 
     def _declared(self, service: Service) -> None:
-        self._views.redeclare(service)
         self.worker.serve([service])
 
     def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
@@ -69,7 +69,7 @@ class LocalHouse:
         with self._lock:
             if self._trials is not None:
                 return
-            self._scheduler = BackgroundScheduler(timezone="UTC")
+            self._scheduler = make_scheduler()
             self._scheduler.start()
             self._trials = Trials(
                 self._engine.breakers,
@@ -92,19 +92,35 @@ class LocalHouse:
         self._engine.queue.poke()
 
     def stop(self, drain: float) -> None:
-        """Go on for up to `drain` seconds with what is left, then log what is lost."""
-        queues = [queue for service in self._registry.all() for queue in queue_names(service.key)]
+        """Go on for up to `drain` seconds, as long as anything can still run, then log what is lost."""
         ends = time.monotonic() + drain
-        while self._left(queues, due=True) and time.monotonic() < ends:
+        while (left := ends - time.monotonic()) > 0 and any(self._works(s, left) for s in self._registry.all()):
             time.sleep(0.02)
         self.worker.stop(max(0.0, min(1.0, ends - time.monotonic())) if drain else 0.0)
-        lost = self._left(queues, due=True)
-        if lost:
-            logger.error("%d call(s) were still waiting when the process ended; they are lost", lost)
+        if drain:
+            self._log_losses()
         self._registry.forget_listener(self._declared)
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
 
-    def _left(self, queues: list[str], *, due: bool) -> int:
-        counts = self._engine.queue.counts(queues)
-        return sum(count.ready + count.leased + (count.due if due else 0) for count in counts)
+    def _works(self, service: Service, seconds: float) -> bool:
+        """Whether a call of this service runs, or can start within these seconds."""
+        waited, background = self._engine.queue.counts(queue_names(service.key))
+        if waited.leased or background.leased or waited.ready:
+            return True
+        record = self._views.of(service).record
+        if record.state is not State.CLOSED and (
+            record.forced or record.next_trial_at > self._engine.breakers.now() + seconds
+        ):
+            return False
+        queue = self._engine.queue
+        assert isinstance(queue, MemoryQueue)
+        return bool(background.ready) or any(queue.next_due_in(name) < seconds for name in queue_names(service.key))
+
+    def _log_losses(self) -> None:
+        for service in self._registry.all():
+            counts = self._engine.queue.counts(queue_names(service.key))
+            lost = sum(count.ready + count.due + count.leased for count in counts)
+            if lost:
+                text = "[%s] %d call(s) were still waiting when the process ended; they are lost"
+                logging.getLogger(service.logger_name).error(text, service.name, lost)

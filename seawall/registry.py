@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 
 from seawall.actors.service import Service
@@ -13,12 +15,16 @@ __all__ = ["Registry"]
 
 logger = logging.getLogger("seawall")
 
+#: Characters of a key at the most.
+LONGEST_KEY = 63
+
 
 class Registry:
     """Declaring a key twice: for the same origin the last one wins, for another origin it is an error."""
 
     def __init__(self) -> None:
         self._services: dict[str, Service] = {}
+        self._owners: dict[str, weakref.ref[object]] = {}
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Service], None]] = []
 
@@ -39,13 +45,23 @@ class Registry:
                 listener(service)
         return service
 
-    def free_key(self, key: str) -> str:
-        """The key, or the key with a number: one that nobody has."""
+    def claim(self, key: str, origin: str, owner: object) -> str:
+        """A key of the owner's own: this one, or this one with a number.
+
+        The key of an owner that is gone is used again for the same origin, so that a client made in every request
+        costs no service, no queue and no thread of its own each time.
+        """
         with self._lock:
-            if key not in self._services:
-                return key
-            number = next(n for n in range(2, len(self._services) + 3) if f"{key}-{n}" not in self._services)
-            return f"{key}-{number}"
+            numbered = (f"{key[: LONGEST_KEY - 1 - len(str(n))]}-{n}" for n in itertools.count(2))
+            free = next(name for name in itertools.chain([key], numbered) if self._is_free(name, origin))
+            self._owners[free] = weakref.ref(owner)
+            return free
+
+    def _is_free(self, key: str, origin: str) -> bool:
+        owner, service = self._owners.get(key), self._services.get(key)
+        if owner is None or service is None:
+            return service is None and (owner is None or owner() is None)
+        return owner() is None and service.origin == origin
 
     def get(self, key: str) -> Service:
         """Raises ConfigurationError that names the declared ones."""
@@ -68,6 +84,11 @@ class Registry:
     def forget_listener(self, listener: Callable[[Service], None]) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
+
+    def after_fork(self) -> None:
+        """In a child: the declarations stay, the parent's listeners and whoever held the lock are not there."""
+        self._lock = threading.Lock()
+        self._listeners = []
 
     def restore(self, services: Iterable[Service]) -> None:
         """Have exactly these services declared; for tests."""

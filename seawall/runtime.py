@@ -6,16 +6,19 @@ Made at first use, once per process. A child of a fork makes its own: sockets an
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import logging
 import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import requests
 from redis.exceptions import ResponseError
 
 from seawall.actors.call_actor import refusal
-from seawall.actors.engine import Engine, engine_from_url, is_memory
+from seawall.actors.engine import MEMORY_URL, Engine, engine_from_url, is_memory
+from seawall.actors.patched import is_mocked
 from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
 from seawall.actors.token import TokenSource
@@ -25,7 +28,7 @@ from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.registry import Registry
 from seawall.settings import Settings, load_settings
 from seawall.supervisor.breaker import Record, State
-from seawall.waiting import Waiting
+from seawall.waiting import Results, Waiting
 
 if TYPE_CHECKING:
     from seawall.memory import LocalHouse
@@ -39,12 +42,22 @@ registry = Registry()
 
 _lock = threading.RLock()
 _current: Runtime | None = None
+_mocked: tuple[object, Runtime] | None = None
+_REQUEST = requests.api.request
+#: In a child, what belongs to its parent: kept, so that nothing of it is finalised here.
+_parents: object = None
 
 
 class Runtime:
     """One process's house. Raises ConfigurationError when the settings cannot be used."""
 
-    def __init__(self, settings: Settings, *, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: Engine | None = None,
+        why_memory: str = "SEAWALL_BROKER_URL names no server",
+    ) -> None:
         memory = is_memory(settings.broker_url)
         if memory and settings.require_broker:
             raise ConfigurationError(
@@ -55,10 +68,13 @@ class Runtime:
         self.views = Views(self.engine.breakers, grace=self.engine.grace)
         self.token = TokenSource(settings.internal_token_header, settings.internal_token, settings.internal_token_file)
         self.waiting = Waiting()
+        self.results = Results()
         self.house: LocalHouse | None = None
         self.memory = memory
+        self._why_memory = why_memory
         self._lock = threading.Lock()
         self.views.on_change(self._breaker_changed)
+        registry.on_declare(self.views.redeclare)
         for service in declared_services(settings.services):
             if registry.find(service.key) is None:
                 registry.declare(service)
@@ -70,14 +86,15 @@ class Runtime:
                 if self.house is None:
                     from seawall.memory import LocalHouse
 
-                    self.house = self._make_house(LocalHouse)
-                    self.house.start()
+                    house = self._make_house(LocalHouse)
+                    house.start()
+                    self.house = house
 
     def _make_house(self, kind: type[LocalHouse]) -> LocalHouse:
         """Memory mode's workers; a test harness makes them in its own way."""
         logger.warning(
-            "SEAWALL_BROKER_URL is not set: calls are kept in this process's memory and end with it. "
-            "`seawall up` runs a durable queue"
+            "%s: calls are kept in this process's memory and end with it. `seawall up` runs a durable queue",
+            self._why_memory,
         )
         return kind(self.engine, self.views, self.token, registry)
 
@@ -106,19 +123,40 @@ class Runtime:
         house, self.house = self.house, None
         if house is not None:
             house.stop(drain)
+        registry.forget_listener(self.views.redeclare)
         self.engine.close()
 
 
 def current() -> Runtime:
     """This process's runtime; made from the environment and `seawall.toml` when there is none."""
-    global _current
-    runtime = _current
-    if runtime is not None:
+    runtime = _current or _first()
+    if requests.request is _REQUEST or runtime.memory or not is_mocked():
         return runtime
+    return _under_test(runtime)
+
+
+def _first() -> Runtime:
+    global _current
     with _lock:
         if _current is None:
             _current = Runtime(load_settings())
         return _current
+
+
+def _under_test(runtime: Runtime) -> Runtime:
+    """A test has put a mock in the place of `requests.request`: its calls stay here, where the mock is, and never
+    reach a queue whose workers would send them. Each mock has fresh breakers."""
+    global _mocked
+    with _lock:
+        before = _mocked
+        if before is not None and before[0] is requests.request:
+            return before[1]
+        settings = dataclasses.replace(runtime.settings, broker_url=MEMORY_URL, require_broker=False)
+        _mocked = (requests.request, Runtime(settings, why_memory="requests.request is a mock"))
+        made = _mocked[1]
+    if before is not None:
+        before[1].close()
+    return made
 
 
 def replace(runtime: Runtime | None) -> Runtime | None:
@@ -131,9 +169,11 @@ def replace(runtime: Runtime | None) -> Runtime | None:
 
 def _after_fork() -> None:
     """In a child: forget the parent's connections and threads; the first use makes new ones."""
-    global _current, _lock
+    global _current, _lock, _mocked, _parents
     _lock = threading.RLock()
-    _current = None
+    _parents = (_current, _mocked, _parents)
+    _current = _mocked = None
+    registry.after_fork()
 
 
 def _at_exit() -> None:
@@ -142,5 +182,7 @@ def _at_exit() -> None:
         runtime.close(runtime.settings.exit_drain)
 
 
+# A library says nothing unless its host wants to hear it.
+logger.addHandler(logging.NullHandler())
 os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)

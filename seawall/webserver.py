@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -33,9 +34,19 @@ def serve(read_fleet: Callable[[], dict[str, Any]], host: str, port: int, orphan
     config = uvicorn.Config(
         make_app(read_fleet), log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
     )
-    server = uvicorn.Server(config)
-    asyncio.run(_serve(server, listener, orphaned))
+    asyncio.run(_serve(_Server(config), listener, orphaned))
     return Exit.OK
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises the signal that stopped it once more at its end; a clean stop is exit code 0 here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -61,7 +72,6 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, orphaned: Call
 
     watching = asyncio.create_task(watch())
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            await server.serve(sockets=[listener])
+        await server.serve(sockets=[listener])
     finally:
         watching.cancel()

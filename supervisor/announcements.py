@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 class AnnouncementReader:
     """Delivers a channel's messages to its listeners, on a daemon thread that `add` starts.
 
-    After every (re)connection it calls each listener's `reconnected`, because messages may have been missed. Listeners
-    that raise are logged and kept. An outage is logged when it starts and when it ends, with its length.
+    After every (re)connection it calls each listener's `reconnected`, because messages may have been missed; likewise at
+    the first sign of life after `doubt`. Listeners that raise are logged and kept. An outage is logged when it starts
+    and when it ends, with its length.
     """
 
     def __init__(self, link: RedisLink, channel: str, ask_the_time: Callable[[], None]) -> None:
@@ -42,6 +43,7 @@ class AnnouncementReader:
         self._ask_the_time = ask_the_time
         self._listeners: list[tuple[Callable[[bytes], None], Callable[[], None] | None]] = []
         self._stopping = threading.Event()
+        self._in_doubt = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="seawall-announcements", daemon=True)
         self._lost_at: float | None = None
         self.heard_at: float | None = None
@@ -52,6 +54,10 @@ class AnnouncementReader:
         self._listeners = [*self._listeners, (received, reconnected)]
         if not self._thread.is_alive() and not self._stopping.is_set():
             self._thread.start()
+
+    def doubt(self) -> None:
+        """Another connection to the server has failed: ask for a sign of life soon, this one may look well."""
+        self._in_doubt.set()
 
     def stop(self) -> None:
         """End the thread. Safe to call twice, and from a listener."""
@@ -85,7 +91,7 @@ class AnnouncementReader:
         """Read until told to stop or the connection fails; a listener's catching up comes first."""
         try:
             self._note_return()
-            self._tell_all("reconnected", lambda listener: listener[1] and listener[1]())
+            self._catch_up()
             asked_at = time.monotonic()
             while not self._stopping.is_set():
                 self._read_for(connection, PING_EVERY)
@@ -101,13 +107,19 @@ class AnnouncementReader:
         while not connection.can_read(timeout=LOOK_EVERY):
             if self._stopping.is_set():
                 return
-            if time.monotonic() - silent_since >= seconds:
+            if self._in_doubt.is_set() or time.monotonic() - silent_since >= seconds:
                 connection.send_command("PING", check_health=False)
                 break
         answer = connection.read_response()
         self.heard_at = time.monotonic()
         if answer[0] == b"message":
             self._tell_all("announced", lambda listener: listener[0](answer[2]))
+        elif self._in_doubt.is_set():
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._in_doubt.clear()
+        self._tell_all("reconnected", lambda listener: listener[1] and listener[1]())
 
     def _tell_all(self, what: str, tell: Callable[[Any], object]) -> None:
         for listener in self._listeners:

@@ -67,7 +67,7 @@ class FoldedWriter:
         self._key = key
         self._store = store
         self._local = local
-        self._policy = policy
+        self.policy = policy
         self._tickets: deque[_Ticket] = deque()
         self._writing = threading.Lock()
         self._unsent: list[Event] = []
@@ -161,8 +161,8 @@ class FoldedWriter:
     def _steps(self, base: Record, events: Iterable[Event], now: float) -> list[Step]:
         """What the events change, in order; a change of policy alone is not worth a write unless it was asked for."""
         events = list(events)
-        if self._policy is not None and not any(isinstance(event, PolicyChanged) for event in events):
-            base = transition(base, self._policy, now)
+        if self.policy is not None and not any(isinstance(event, PolicyChanged) for event in events):
+            base = transition(base, self.policy, now)
         steps: list[Step] = []
         for event in events:
             after = transition(base, event, now)

@@ -91,7 +91,11 @@ class RedisStore:
         sent = self._clock.monotonic()
         try:
             now, *answer = self._link.run(_SCRIPT, command, self._namespace, *args)
-        except ResponseError as error:
+        except (BrokerUnavailable, ResponseError) as error:
+            if self._reader is not None:
+                self._reader.doubt()
+            if isinstance(error, BrokerUnavailable):
+                raise
             raise BrokerUnavailable(f"the broker refused a breaker command: {error}", written=False) from error
         self._clock.heard(float(now), sent, self._clock.monotonic())
         return [float(now), *answer]

@@ -15,7 +15,7 @@ CLOCK_TOLERANCE = 0.1
 
 #: Called with a service's key and its new record, on a thread of the store's choosing; it must not block for long.
 Announced = Callable[[str, Record], None]
-#: Called when announcements flow (again) and some may have been missed: read what you need to know.
+#: Called when announcements flow (again), and when the server answers again after a command failed: read what you need.
 Reconnected = Callable[[], None]
 
 

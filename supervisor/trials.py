@@ -11,13 +11,14 @@ trial waits for the next caller, set again every quarter of a second, so that a 
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from seawall.errors import BrokerUnavailable
-from seawall.supervisor.breaker import Record, State, TimerEnded, trial_is_live
+from seawall.supervisor.breaker import Record, State, TimerEnded, trial_is_due
 from seawall.supervisor.store import BreakerStore
 from seawall.supervisor.view import BreakerView
 
@@ -29,13 +30,15 @@ logger = logging.getLogger("seawall.supervisor")
 FREE_TRIAL_LOOK = 0.25
 #: Seconds after which a timer tries again when the store was away.
 RETRY_SECONDS = 0.5
-#: A tick that comes late is still wanted; many late ticks are one.
-_JOB = {"misfire_grace_time": None, "coalesce": True, "replace_existing": True, "max_instances": 1}
+#: A timer that comes late is still wanted. One may overlap an older one whose health check hangs, or that is about to
+#: end: APScheduler would drop the one that is too many, and nobody would set it again. The store grants one trial.
+_JOB = {"misfire_grace_time": None, "coalesce": True, "replace_existing": True, "max_instances": 1000}
 
 
 class Trials:
     """`target(key)` is a breaker's view, or None for a service that nobody knows; `health(key)` asks the service's health
-    path (None when it has none, True for healthy, a text for what is wrong); `oldest(key)` is the held call to try with."""
+    path (None when it cannot be asked, True for healthy, a text for what is wrong); `oldest(key)` is the held call to try
+    with, or empty; `leads()` is asked before every trial. All may raise BrokerUnavailable. Safe for threads."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Trials:
         health: Callable[[str], bool | str | None],
         has_health: Callable[[str], bool],
         oldest: Callable[[str], str],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
@@ -53,38 +57,54 @@ class Trials:
         self._health = health
         self._has_health = has_health
         self._oldest = oldest
+        self._leads = leads
         self._active = False
+        self._lock = threading.Lock()
+        self._versions: dict[str, int] = {}
+        self._busy = 0
 
     def start(self) -> None:
-        """Set a timer for every breaker that is not closed. Raises BrokerUnavailable."""
+        """Set a timer for every breaker that is not closed; again, after anything was missed. Raises BrokerUnavailable."""
         self._active = True
+        with self._lock:
+            self._versions.clear()  # a store that was emptied counts from 1 again
         for key, record in self._store.read_all().items():
             self.announced(key, record)
 
     def stop(self) -> None:
-        """Leave the timers to the next leader. Safe twice."""
+        """Leave the timers to the next leader; a trial that runs ends by itself. Safe twice and before start."""
         self._active = False
         for job in self._scheduler.get_jobs():
             if job.id.startswith("trial:"):
                 self._remove(job.id)
 
+    def busy(self) -> int:
+        """Trials that are being started or, with a health path, made."""
+        return self._busy
+
     def announced(self, key: str, record: Record) -> None:
         """A breaker has changed: set its timer, or take it away."""
-        if not self._active:
-            return
-        if record.state is State.CLOSED or record.forced:
-            self._remove(f"trial:{key}")
-        elif record.state is State.HALF_OPEN and not record.trial:
-            self._set(key, FREE_TRIAL_LOOK)
-        else:
-            self._set(key, max(0.0, record.next_trial_at - self._store.now()))
+        self._plan(key, record, self._store.now())
 
     def fire_due(self) -> None:
-        """Start the trials that are due, in this thread; for a clock that was moved by hand."""
+        """Start the trials that are due, in this thread; for a clock that was moved by hand. Raises BrokerUnavailable."""
         now = self._store.now()
         for key, record in self._store.read_all().items():
-            if record.state is not State.CLOSED and record.next_trial_at <= now:
+            if trial_is_due(record, now):
                 self._fire(key)
+
+    def _plan(self, key: str, record: Record, now: float, *, at_least: float = 0.0) -> None:
+        """As the newest known record says: what a timer has read may be older than what was announced meanwhile."""
+        with self._lock:
+            if not self._active or record.version < self._versions.get(key, 0):
+                return
+            self._versions[key] = record.version
+            if record.state is State.CLOSED or record.forced:
+                self._remove(f"trial:{key}")
+            elif record.state is State.HALF_OPEN and not record.trial:
+                self._set(key, FREE_TRIAL_LOOK)
+            else:
+                self._set(key, max(at_least, record.next_trial_at - now, record.trial_until - now))
 
     def _set(self, key: str, seconds: float) -> None:
         at = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -101,37 +121,50 @@ class Trials:
         """The timer has ended: start the trial, or leave it to the next caller."""
         if not self._active:
             return
+        with self._lock:
+            self._busy += 1
         try:
-            target = self._target(key)
-            if target is not None:
+            if not self._leads():
+                self._set(key, RETRY_SECONDS)
+            elif (target := self._target(key)) is not None:
                 self._start_trial(key, target)
         except BrokerUnavailable:
             self._set(key, RETRY_SECONDS)
         except Exception:
             logger.exception("the trial of %s could not be started; it is tried again", key)
             self._set(key, RETRY_SECONDS)
+        finally:
+            with self._lock:
+                self._busy -= 1
 
     def _start_trial(self, key: str, target: BreakerView) -> None:
         record, now = self._store.read(key)
-        if record is None or record.state is State.CLOSED or record.forced:
+        if record is None or not trial_is_due(record, now):
+            self._plan(key, record or Record(), now)
             return
-        if trial_is_live(record, now) or record.next_trial_at > now:
-            self.announced(key, record)
-            return
+        self._make_trial(key, target)
+        # A trial that could not be made after all is no reason to hurry.
+        self._plan(key, target.record, self._store.now(), at_least=FREE_TRIAL_LOOK)
+
+    def _make_trial(self, key: str, target: BreakerView) -> None:
         if self._has_health(key):
             self._ask_health(key, target)
         elif held := self._oldest(key):
             target.take_trial(held)
         else:
             target.apply(TimerEnded())
-        self.announced(key, self._store.read(key)[0] or Record())
 
     def _ask_health(self, key: str, target: BreakerView) -> None:
         id = f"health:{uuid.uuid4().hex}"
         if not target.take_trial(id):
             return
-        answer = self._health(key)
-        if answer is True:
-            target.trial_succeeded(id)
-        else:
-            target.trial_failed(id, str(answer))
+        answer: bool | str | None = None
+        try:
+            answer = self._health(key)
+        finally:
+            if answer is True:
+                target.trial_succeeded(id)
+            elif isinstance(answer, str):
+                target.trial_failed(id, answer)
+            else:  # it says nothing about the service
+                target.trial_inconclusive(id)

@@ -95,6 +95,12 @@ class BreakerView:
         if self._policy is not None and self._local.confirmed.state is not State.CLOSED:
             self.apply(self._policy)
 
+    def change_policy(self, policy: Policy) -> None:
+        """The service was declared again. An open breaker is told at once, a closed one with its next event."""
+        self._policy = self._writer.policy = _as_event(policy)
+        if self._policy is not None and self._local.confirmed.state is not State.CLOSED:
+            self.apply(self._policy)
+
     def refresh(self) -> None:
         """Read the record anew; results that the store missed while it was away are brought to it."""
         with telling_later():

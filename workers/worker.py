@@ -24,13 +24,13 @@ from seawall.actors.broker import SeawallBroker
 from seawall.actors.call_actor import CallActor, Send
 from seawall.actors.engine import Engine
 from seawall.actors.lanes import service_lane
-from seawall.actors.outage import Outage
 from seawall.actors.record import Call
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
 from seawall.actors.views import Views
 from seawall.errors import BrokerUnavailable
+from seawall.outage import Outage
 from seawall.supervisor.breaker import Record, State
 
 __all__ = ["CallWorker"]
@@ -203,5 +203,3 @@ class CallWorker:
                     self.broker.hub.poke()
             except (BrokerUnavailable, ResponseError) as error:
                 logger.debug("no trial offered for %s: %s", key, error)
-
-

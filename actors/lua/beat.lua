@@ -5,6 +5,7 @@
 -- Returns the positions (from 1) of deliveries that are no longer this worker's.
 
 local worker, report, lifetime, lease = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+work_without_memory()
 touch(lease)
 redis.call('SET', P .. 'worker:' .. worker, report, 'PX', lifetime)
 redis.call('ZADD', P .. 'workers', whole(NOW), worker)

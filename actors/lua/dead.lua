@@ -40,6 +40,7 @@ elseif verb == 'replay' then
   drop(id)
   redis.call('DEL', P .. 'done:' .. id)
   redis.call('HSET', Q .. 'msg', id, payload)
+  redis.call('HSET', Q .. 'tok', id, whole(NOW))  -- no delivery of its earlier life has such a token
   if tonumber(ARGV[5]) > 0 then
     redis.call('ZADD', Q .. 'exp', whole(NOW + ARGV[5]), id)
   end

@@ -1,10 +1,15 @@
--- A worker's goodbye: callers learn at once that it serves nothing any more.
+-- A worker's goodbye: callers learn at once that it serves nothing any more, and another fetcher takes over its timers.
 --
 -- ARGV: prefix, worker id, queue names
 -- Returns 1.
 
+work_without_memory()
 for position = 3, #ARGV do
-  redis.call('ZREM', base(ARGV[position]) .. 'serving', ARGV[2])
+  local Q = base(ARGV[position])
+  redis.call('ZREM', Q .. 'serving', ARGV[2])
+  if redis.call('ZCARD', Q .. 'due') + redis.call('ZCARD', Q .. 'ready') > 0 then
+    wake(Q)
+  end
 end
 redis.call('DEL', P .. 'worker:' .. ARGV[2])
 redis.call('ZREM', P .. 'workers', ARGV[2])

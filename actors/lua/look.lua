@@ -17,7 +17,11 @@ if question == 'watch' then
   if done then
     return { 'done', done }
   end
-  if redis.call('HEXISTS', base(queue) .. 'msg', id) == 0 then
+  local Q = base(queue)
+  if redis.call('HEXISTS', Q .. 'msg', id) == 0 then
+    if redis.call('ZSCORE', Q .. 'dead', id) then
+      return { 'done', verdict(id, 'dead', redis.call('HGET', Q .. 'dead:why', id) or '') }
+    end
     return { 'gone' }
   end
   redis.call('SADD', P .. 'watch:' .. id, ARGV[5])

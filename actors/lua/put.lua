@@ -11,16 +11,16 @@ local replaced = ''
 if redis.call('HEXISTS', Q .. 'msg', id) == 1 or redis.call('EXISTS', P .. 'done:' .. id) == 1 then
   return { 0, workers_serving(Q), '' }
 end
-if coalesce ~= '' then
-  local older = redis.call('HGET', Q .. 'co', coalesce)
-  if older and not redis.call('ZSCORE', Q .. 'lease', older) then
-    forget(Q, older)
-    conclude(older, verdict(older, 'cancelled', 'replaced'), DONE_MS)
-    replaced = older
-  end
+local older = coalesce ~= '' and redis.call('HGET', Q .. 'co', coalesce)
+if older and redis.call('ZSCORE', Q .. 'lease', older) then
+  older = false
 end
-if cap > 0 and redis.call('HLEN', Q .. 'msg') >= cap then
-  return { -1, workers_serving(Q), replaced }
+if cap > 0 and redis.call('HLEN', Q .. 'msg') - (older and 1 or 0) >= cap then
+  return { -1, workers_serving(Q), '' }
+end
+if older then
+  replace(Q, older)
+  replaced = older
 end
 if coalesce ~= '' then
   redis.call('HSET', Q .. 'co', coalesce, id)

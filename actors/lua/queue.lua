@@ -19,7 +19,7 @@
 -- and under the prefix:
 --   queues SET of queue names · workers ZSET worker -> ms · worker:<id> STRING, its report
 --   done:<id> STRING, how a background call ended, for a while · watch:<id> SET of mailboxes that want to know
---   mail:<process> LIST of replies · seen, grace: see touch()
+--   mail:<process> LIST of replies · seen, grace: see touch() · fetched:<fetcher> STRING: see fetch.lua
 
 local P = ARGV[1]
 local TIME = redis.call('TIME')
@@ -51,8 +51,20 @@ local function wake(Q)
   end
 end
 
+-- Call this first in whatever makes room. A server that is out of memory refuses a script whose first write may take some,
+-- and lets one go on that has begun to write: a write that takes none opens the door, so that a full queue can drain.
+local function work_without_memory()
+  redis.call('DEL', P .. 'nothing')
+end
+
 local function make_ready(Q, id)
   redis.call('ZADD', Q .. 'ready', whole(TIME[1] * 1000000 + TIME[2]), id)
+end
+
+-- In the order of their times, and before what was put after these.
+local function make_due_ready(Q, id, due)
+  redis.call('ZREM', Q .. 'due', id)
+  redis.call('ZADD', Q .. 'ready', whole(due * 1000), id)
 end
 
 -- Before everything else that waits, as it was before it was fetched.
@@ -90,16 +102,25 @@ local function forget(Q, id)
   end
 end
 
+-- A newer call with its coalesce key has come since it was fetched: to run it again would bring old data back.
+local function is_superseded(Q, id)
+  local key = redis.call('HGET', Q .. 'cokey', id)
+  return key and redis.call('HGET', Q .. 'co', key) ~= id
+end
+
 local function post(mailbox, reply)
   redis.call('RPUSH', P .. 'mail:' .. mailbox, reply)
   redis.call('PEXPIRE', P .. 'mail:' .. mailbox, MAIL_MS)
 end
 
 -- The last word on a background call: remembered for `keep` ms (also so that a repeated put is no second call), and told
--- to everybody who watches.
+-- to everybody who watches. An empty reply is of a call that succeeded, whose result nobody asked to keep.
 local function conclude(id, reply, keep)
   redis.call('SET', P .. 'done:' .. id, reply, 'PX', whole(math.max(keep, DONE_MS)))
   local watchers = redis.call('SMEMBERS', P .. 'watch:' .. id)
+  if reply == '' and #watchers > 0 then
+    reply = cmsgpack.pack({ id = id, error = 'result-expired', message = 'the call succeeded, its result was not kept' })
+  end
   for _, mailbox in ipairs(watchers) do
     post(mailbox, reply)
   end
@@ -111,6 +132,11 @@ end
 -- A reply written here rather than by a worker: how the call ended, and why.
 local function verdict(id, error, detail)
   return cmsgpack.pack({ id = id, error = error, detail = detail })
+end
+
+local function replace(Q, id)
+  forget(Q, id)
+  conclude(id, verdict(id, 'cancelled', 'replaced'), DONE_MS)
 end
 
 local function bury(queue, Q, id, reason)
@@ -152,9 +178,13 @@ end
 -- Give back what dead workers held; after `poison` such deaths a call is buried. Answers how many of each.
 local function reap(queue, Q, poison, limit)
   local returned, poisoned = 0, 0
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', Q .. 'lease', '-inf', whole(NOW), 'LIMIT', 0, limit)) do
+  local late = redis.call('ZRANGEBYSCORE', Q .. 'lease', '-inf', whole(NOW), 'LIMIT', 0, limit)
+  for position = #late, 1, -1 do  -- the latest first, so that each goes in front of those that came after it
+    local id = late[position]
     redis.call('ZREM', Q .. 'lease', id)
-    if redis.call('HEXISTS', Q .. 'msg', id) == 1 then
+    if is_superseded(Q, id) then
+      replace(Q, id)
+    elseif redis.call('HEXISTS', Q .. 'msg', id) == 1 then
       if redis.call('HINCRBY', Q .. 'deaths', id, 1) >= poison then
         bury(queue, Q, id, 'poison')
         conclude(id, verdict(id, 'dead', 'poison'), DONE_MS)

@@ -15,6 +15,8 @@ if redis.call('HGET', Q .. 'tok', id) ~= token then
   return 0
 end
 
+work_without_memory()
+
 local function answer(mailbox, reply, keep)
   if mailbox ~= '' then
     post(mailbox, reply)
@@ -33,6 +35,10 @@ elseif verb == 'bury' then
 elseif verb == 'later' or verb == 'release' then
   if redis.call('ZREM', Q .. 'lease', id) == 0 then
     return 0  -- its lease ran out and it is waiting again already
+  end
+  if is_superseded(Q, id) then
+    replace(Q, id)
+    return 1
   end
   local delay = tonumber(verb == 'later' and ARGV[6] or ARGV[7])
   local progress = verb == 'later' and ARGV[7] or ARGV[8]

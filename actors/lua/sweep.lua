@@ -8,6 +8,7 @@ local queue, lease, poison, limit, lifetime = ARGV[2], tonumber(ARGV[3]), tonumb
 local Q = base(queue)
 local returned, poisoned, expired = 0, 0, 0
 
+work_without_memory()
 if touch(lease) then
   returned, poisoned = reap(queue, Q, poison, limit)
 end

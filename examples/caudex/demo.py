@@ -15,8 +15,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -102,7 +103,7 @@ class Load:
                 "git", f"/snapshot/{project}", {"message": f"snapshot {number}"}, coalesce=f"snapshot:{project}"
             )
 
-    def _enqueue(self, key: str, path: str, fields: dict[str, object], *, coalesce: str) -> None:
+    def _enqueue(self, key: str, path: str, fields: Mapping[str, object], *, coalesce: str) -> None:
         client = getattr(self._services, key)
         try:
             handle = client.enqueue("POST", path, json=fields, coalesce=coalesce)
@@ -220,7 +221,7 @@ def _settle_up(fleet: Fleet, load: Load) -> int:
     return 0 if lost == 0 else 1
 
 
-def _status() -> dict[str, dict[str, object]]:  # numbers and words by name, as in `seawall status --json`
+def _status() -> dict[str, dict[str, Any]]:  # numbers and words by name, as in `seawall status --json`
     from seawall.fleet import read_fleet
     from seawall.runtime import current, registry
 

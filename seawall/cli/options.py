@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["modules_argument", "parent_option", "settings_options"]
+__all__ = ["child_options", "modules_argument", "settings_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +29,7 @@ def modules_argument(command: Command) -> Command:
     return click.argument("modules", nargs=-1, metavar="[MODULE]...")(command)
 
 
-def parent_option(command: Command) -> Command:
-    """--parent PID: stop when that process is gone. For processes that `seawall up` starts."""
+def child_options(command: Command) -> Command:
+    """For processes that `seawall up` starts: --parent PID, stop when that one is gone; --name, as the log calls it."""
+    command = click.option("--name", "process_name", hidden=True)(command)
     return click.option("--parent", type=int, default=0, hidden=True)(command)

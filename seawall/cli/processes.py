@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from seawall.boot import boot
-from seawall.cli.options import modules_argument, parent_option, settings_options
+from seawall.cli.options import child_options, modules_argument, settings_options
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
 from seawall.fleet import read_fleet
@@ -29,14 +29,14 @@ logger = logging.getLogger("seawall")
 @modules_argument
 @settings_options
 @click.option("--shutdown-timeout", type=float, help="Seconds between SIGTERM and exit.")
-@parent_option
-def worker(modules: tuple[str, ...], parent: int, **arguments: Any) -> int:
+@child_options
+def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
     """Run the calls of the services that MODULE (or seawall.toml) declares.
 
     SIGTERM drains and exits in time, a second one exits at once, SIGHUP drains and starts afresh.
     """
     with Signals() as signals:
-        settings, runtime = boot(arguments, modules, process="worker")
+        settings, runtime = boot(arguments, modules, process="worker", name=process_name)
         _need_services("worker")
         runner = CallWorker(runtime.engine, runtime.views, runtime.token)
         runner.serve(registry.all())
@@ -56,18 +56,20 @@ def worker(modules: tuple[str, ...], parent: int, **arguments: Any) -> int:
 @click.command()
 @modules_argument
 @settings_options
-@parent_option
-def supervisor(modules: tuple[str, ...], parent: int, **arguments: Any) -> int:
+@child_options
+def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
     """Hold the breakers' timers, try whether sick services are back, return dead workers' calls.
 
     Run two of them: one leads, the other takes over. MODULE declares the services, for their health paths.
     """
     with Signals() as signals:
-        _, runtime = boot(arguments, modules, process="supervisor")
+        _, runtime = boot(arguments, modules, process="supervisor", name=process_name)
         code = make_supervisor(runtime, registry).run(signals, orphaned=ParentWatch(parent).orphaned)
-        reload = signals.reload_requested
+        if code is Exit.CUT_OFF:
+            logging.shutdown()
+            os._exit(Exit.CUT_OFF)
         _close(runtime)
-    if reload:
+    if code is None:
         _start_afresh()
     return code
 
@@ -77,10 +79,10 @@ def supervisor(modules: tuple[str, ...], parent: int, **arguments: Any) -> int:
 @settings_options
 @click.option("--host", "web_host", help="The address to listen on.")
 @click.option("--port", "web_port", type=int, help="The port to listen on; 0 takes a free one.")
-@parent_option
-def web(modules: tuple[str, ...], parent: int, **arguments: Any) -> int:
+@child_options
+def web(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
     """Answer /v1/api/status/services, /healthz and /readyz."""
-    settings, runtime = boot(arguments, modules, process="web")
+    settings, runtime = boot(arguments, modules, process="web", name=process_name)
     try:
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
@@ -104,7 +106,7 @@ def _close(runtime: Runtime) -> None:
     runtime.close()
 
 
-def _start_afresh() -> None:
+def _start_afresh() -> NoReturn:
     """The same command in the same process: new code, new settings, same process id."""
     logging.shutdown()
     os.execv(sys.executable, [sys.executable, "-m", "seawall", *sys.argv[1:]])  # noqa: S606 - our own arguments

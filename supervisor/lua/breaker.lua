@@ -3,7 +3,8 @@
 -- Keys, all under the namespace <ns> (ARGV[2]); none expires, there is one set of them per service:
 --   <ns>:breaker:<key>    HASH  v      version, counted from 1
 --                               state  "closed", "open" or "half_open"  (read by the queue's fetch script)
---                               trial  id of the trial that was taken, or empty  (read by the queue's fetch script)
+--                               trial  id of the trial that was taken, or empty  (the queue's fetch script empties it once
+--                                      it has handed out that call)
 --                               rec    the whole record, MessagePack
 --   <ns>:breaker-keys     SET   the <key> of every stored record, so that nothing has to scan the keyspace
 --   <ns>:breakers         pub/sub channel: "<key> <rec>" for every swap that was carried out

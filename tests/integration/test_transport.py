@@ -8,10 +8,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
+from seawall.actors import wire
 from seawall.actors.failures import may_have_been_sent
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import OriginMismatch
@@ -137,6 +139,39 @@ def test_an_allowed_authorization_of_the_call_wins_over_the_base_url() -> None:
         transport.send(call_to(transport, headers=(("authorization", "Bearer x"),)))
         transport.close()
     assert server.seen[0].headers["authorization"] == "Bearer x"
+
+
+def test_a_record_does_not_decide_on_host_and_framing() -> None:
+    with Loopback(always(answer())) as server:
+        transport = transport_to(server.url)
+        headers = (("Host", "evil"), ("Transfer-Encoding", "chunked"), ("Content-Length", "7"))
+        transport.send(call_to(transport, "PUT", headers=headers, body=b"body"))
+        transport.close()
+    (seen,) = server.seen
+    assert (seen.headers["host"], seen.body) == (f"127.0.0.1:{server.port}", b"body")
+    assert (seen.headers["content-length"], seen.headers.get("transfer-encoding")) == ("4", None)
+
+
+@pytest.mark.parametrize("fields", [{"headers": (("X-A", "a\r\nHost: evil"),)}, {"method": "GET\r\nX: 1"}])
+def test_a_record_that_smuggles_lines_is_not_sent(fields: dict[str, Any]) -> None:
+    with Loopback(always(answer())) as server:
+        transport = transport_to(server.url)
+        with pytest.raises(requests.exceptions.InvalidHeader) as caught:
+            transport.send(call_to(transport, **fields))
+        transport.close()
+    assert server.seen == []
+    assert not may_have_been_sent(caught.value)
+
+
+def test_a_connection_that_was_not_used_for_long_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loopback(always(answer())) as server:
+        transport = transport_to(server.url)
+        transport.send(call_to(transport))
+        transport.send(call_to(transport))
+        monkeypatch.setattr(wire, "MAX_IDLE", 0.0)
+        transport.send(call_to(transport))
+        transport.close()
+    assert [seen.connection for seen in server.seen] == [1, 1, 2]
 
 
 def test_a_left_over_token_in_a_record_is_replaced() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -189,23 +190,40 @@ def test_one_watcher_thread_serves_many_calls() -> None:
     assert len(watchers) == 1
 
 
-def test_connecting_has_a_time_of_its_own() -> None:
-    """A backlog that is full swallows further connections without a word."""
-    with socket.socket() as listener:
+@pytest.fixture
+def swallowing() -> Iterator[int]:
+    """A port that takes no further connection and says nothing: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-        transport = transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        started = time.monotonic()
-        with pytest.raises(requests.ConnectTimeout, match="no connection in time") as caught:
-            transport.send(call_to(transport, connect_timeout=0.2, timeout=5.0))
-        assert time.monotonic() - started < LATEST
-        assert not may_have_been_sent(caught.value)
-        for filler in fillers:
-            filler.close()
+        yield listener.getsockname()[1]
+
+
+def test_connecting_has_a_time_of_its_own(swallowing: int) -> None:
+    transport = transport_to(f"http://127.0.0.1:{swallowing}")
+    started = time.monotonic()
+    with pytest.raises(requests.ConnectTimeout, match="no connection in time") as caught:
+        transport.send(call_to(transport, connect_timeout=LIMIT, timeout=5.0))
+    assert time.monotonic() - started < LATEST
+    assert not may_have_been_sent(caught.value)
+
+
+def test_an_address_that_swallows_everything_does_not_hide_a_good_one(
+    swallowing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two_addresses(host: str, port: int, *rest: int) -> object:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", each)) for each in (swallowing, port)]
+
+    with Loopback(always(answer())) as server:
+        monkeypatch.setattr(dial.socket, "getaddrinfo", two_addresses)
+        transport = transport_to(f"http://chroma.test:{server.port}")
+        assert transport.send(call_to(transport, connect_timeout=0.3, timeout=0.3)).content == b"ok"
+        transport.close()
 
 
 def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

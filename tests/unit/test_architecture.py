@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"actors", "workers", "supervisor"}
 
 #: Modules that anyone may import, and that import nothing of ours but each other. The last three are parts of settings.
-LEAVES = {"seawall.errors", "seawall.settings", "seawall.redis_link"} | {
+LEAVES = {
+    "seawall.errors",
+    "seawall.exits",
+    "seawall.outage",
+    "seawall.redis_link",
+    "seawall.settings",
+    "seawall.signals",
+} | {
     "seawall.kinds",
     "seawall.service_tables",
     "seawall.sources",

@@ -5,10 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import posixpath
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from requests.exceptions import InvalidHeader, InvalidJSONError
 
 from seawall.actors.prepare import Prepared, prepare
@@ -201,6 +206,26 @@ def test_params_come_after_the_paths_own_query() -> None:
 def test_a_path_that_names_a_host_or_leaves_the_base_url(base: str, path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         prepared("GET", path, on=service(base))
+
+
+NASTY = st.sampled_from(
+    ["/", "..", ".", "%2e", "%2E%2e", "%2f", "%5c", "%25", "\\", ";", "?", "#", "@", ":", "http:", "a", " "]
+)
+
+
+@given(st.lists(NASTY | st.characters(), max_size=12).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_path_it_is_refused_or_stays_under_the_base_url(path: str) -> None:
+    try:
+        call = prepared("GET", path, on=service("http://chroma:6003/api"))
+    except (ValueError, requests.RequestException):
+        return
+    place = call.target.partition("?")[0]
+    for _ in range(4):
+        place = unquote(place)
+    assert call.target.isascii()
+    assert not re.search(r"[\x00-\x20\x7f]", call.target)
+    assert posixpath.normpath(place.replace("\\", "/")).startswith("/api")
 
 
 @pytest.mark.parametrize("path", [b"/query", None, 7])

@@ -269,6 +269,13 @@ class TestByHand:
         assert record.state is State.OPEN
         assert record.next_trial_at == T + 16
 
+    def test_not_even_a_shorter_timer_makes_two_trials_overlap(self) -> None:
+        start = Record(failure_threshold=1, recovery_timeout=20, trial_lease=15)
+        record = story((0, failed()), (20, TrialTaken("a")), (21, ForceClose()), start=start)
+        record = story((22, failed(generation=3)), (23, PolicyChanged(1, 1.0, 1.0)), start=record)
+
+        assert record.next_trial_at == T + 35
+
 
 class TestPolicy:
     def test_the_same_policy_changes_nothing(self) -> None:

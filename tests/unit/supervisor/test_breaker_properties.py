@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from seawall.supervisor.breaker import ForceClose, ForceOpen, Policy, PolicyChanged, Record, Reset, State, TimerEnded
 from seawall.supervisor.memory_store import MemoryStore
@@ -59,6 +68,10 @@ class BreakerHistories(RuleBasedStateMachine):
     def stored(self) -> Record:
         return self.store.read("chroma")[0] or Record()
 
+    @initialize(policy=st.sampled_from(POLICIES))
+    def the_service_is_declared(self, policy: Policy) -> None:
+        self.the_service_is_declared_anew(policy, 0)
+
     # -- calls -------------------------------------------------------------------------------------------------------
 
     @rule(target=calls, process=PROCESSES)
@@ -78,6 +91,12 @@ class BreakerHistories(RuleBasedStateMachine):
         if before.state is State.CLOSED and after.state is State.OPEN:
             assert self.streak >= before.failure_threshold, "it opened before the threshold"
 
+    @precondition(lambda self: self.stored.state is State.CLOSED)
+    @rule(process=PROCESSES)
+    def calls_fail_until_it_opens(self, process: int) -> None:
+        while self.stored.state is State.CLOSED:
+            self.a_call_fails_sooner_or_later(Running(self.clock.time(), self.stored.generation), process)
+
     @rule(call=consumes(calls), process=PROCESSES)
     def a_call_succeeds_sooner_or_later(self, call: Running, process: int) -> None:
         before = self.stored
@@ -89,8 +108,10 @@ class BreakerHistories(RuleBasedStateMachine):
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
-    @rule(target=trials, process=PROCESSES)
-    def someone_wants_the_trial(self, process: int) -> object:
+    @rule(target=trials, process=PROCESSES, patient=st.booleans())
+    def someone_wants_the_trial(self, process: int, patient: bool) -> object:
+        if patient:
+            self.clock.advance(max(0.0, self.stored.next_trial_at - self.clock.time()))
         now, before = self.clock.time(), self.stored
         id = f"trial-{len(self.granted)}"
         if not self.views[process].take_trial(id):
@@ -118,6 +139,14 @@ class BreakerHistories(RuleBasedStateMachine):
         self.may_close = self.clock.time() < trial.until
         self.views[process].trial_succeeded(trial.id)
 
+    @precondition(lambda self: self.stored.state is not State.CLOSED and not self.stored.forced)
+    @rule(process=PROCESSES)
+    def the_service_recovers(self, process: int) -> None:
+        trial = self.someone_wants_the_trial(process, patient=True)
+        if isinstance(trial, Trial):
+            self.a_trial_succeeds_sooner_or_later(trial, process)
+            assert self.stored.state is State.CLOSED
+
     @rule(trial=consumes(trials), process=PROCESSES, conclusive=st.booleans())
     def a_trial_ends_without_success(self, trial: Trial, process: int, conclusive: bool) -> None:
         trial.over = True
@@ -141,8 +170,20 @@ class BreakerHistories(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    @precondition(lambda self: self.stored.next_trial_at > self.clock.time())
+    @rule(early=st.sampled_from([0.0, 0.25]))
+    def the_timer_ends_or_almost(self, early: float) -> None:
+        self.clock.advance(max(0.0, self.stored.next_trial_at - self.clock.time() - early))
+
+    @precondition(lambda self: self.stored.trial_until > self.clock.time())
+    @rule(early=st.sampled_from([0.0, 0.25]))
+    def the_lease_ends_or_almost(self, early: float) -> None:
+        self.clock.advance(max(0.0, self.stored.trial_until - self.clock.time() - early))
+
+    @precondition(lambda self: len(self.granted) > 1)
     @rule(event=st.sampled_from([ForceOpen(), ForceClose(), Reset()]), process=PROCESSES)
     def someone_sets_it_by_hand(self, event: ForceOpen | ForceClose | Reset, process: int) -> None:
+        """Rarely, and late in the history, or little else would happen."""
         self.may_close = not isinstance(event, ForceOpen)
         after = self.views[process].by_hand(event)
         if isinstance(event, ForceOpen):
@@ -199,4 +240,4 @@ class BreakerHistories(RuleBasedStateMachine):
 
 
 TestBreakerHistories = BreakerHistories.TestCase
-TestBreakerHistories.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestBreakerHistories.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
