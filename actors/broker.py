@@ -22,6 +22,8 @@ __all__ = ["DrainOnShutdown", "SeawallBroker", "SettleOwnActors"]
 
 #: Calls of a queue of the user's own actors that run at once in one process.
 PLAIN_CONCURRENCY = 8
+#: Seconds after which a message comes back that nobody settled, because somebody's middleware failed.
+UNSETTLED_DELAY = 1.0
 #: Seconds between two looks at a queue in join(), which only tests use.
 JOIN_POLL = 0.02
 
@@ -60,8 +62,7 @@ class SeawallBroker(Broker):
         if isinstance(message, Delivered):
             message.settlement = _again(message, (delay or 0) / 1000)
             return message
-        self.declare_queue(message.queue_name)
-        self.emit_before("enqueue", message, delay)
+        self.emit_before("enqueue", message, delay)  # nothing is declared: who sends to a queue need not serve it
         put = Put(message.queue_name, message.message_id, encode_message(message), delay=(delay or 0) / 1000)
         try:
             answer = self.store.put([put])[0]
@@ -109,7 +110,7 @@ class HubConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         assert isinstance(message, Delivered)
-        self._hub.settle(message.delivery, message.settlement or Release())
+        self._hub.settle(message.delivery, message.settlement or Release(first=False, delay=UNSETTLED_DELAY))
 
     def nack(self, message: MessageProxy) -> None:
         assert isinstance(message, Delivered)
@@ -142,10 +143,16 @@ class SettleOwnActors(Middleware):
 
     #: Attempts of a user's actor beyond the first, and the shortest and longest backoff in milliseconds.
     MAX_RETRIES, MIN_BACKOFF, MAX_BACKOFF = 3, 1000, 300_000
+    #: Doublings beyond this change nothing, and would overflow.
+    DOUBLINGS = 20
 
     @property
     def actor_options(self) -> set[str]:
-        return {"max_retries", "min_backoff", "max_backoff"}
+        return {"max_retries", "min_backoff", "max_backoff", "throws"}
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        if message.settlement is None:
+            message.settlement = Done()
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -156,17 +163,18 @@ class SettleOwnActors(Middleware):
             message.settlement = Done()
             return
         options = {**broker.get_actor(message.actor_name).options, **message.options}
-        failed = message.delivery.progress.attempt
-        if failed >= options.get("max_retries", self.MAX_RETRIES):
+        failed, most = message.delivery.progress.attempt, options.get("max_retries", self.MAX_RETRIES)
+        if (most is not None and failed >= most) or isinstance(exception, options.get("throws") or ()):
             message.reason = "failed"
             message.fail()
             return
+        broker.enqueue(message, delay=self._delay(exception, options, failed))
+
+    def _delay(self, exception: BaseException, options: dict[str, Any], failed: int) -> int:
         if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
-            delay = exception.delay
-        else:
-            longest = options.get("max_backoff", self.MAX_BACKOFF)
-            delay = min(options.get("min_backoff", self.MIN_BACKOFF) * 2**failed, longest)
-        broker.enqueue(message, delay=delay)
+            return exception.delay
+        shortest, longest = options.get("min_backoff", self.MIN_BACKOFF), options.get("max_backoff", self.MAX_BACKOFF)
+        return int(min(shortest * 2 ** min(failed, self.DOUBLINGS), longest))
 
 
 def _again(message: Delivered, delay: float) -> Later:

@@ -171,7 +171,7 @@ class CallActor:
         elif one.trial:
             self._view.trial_inconclusive(one.call.id)
         elif one.verdict.failure:
-            self._view.failed(one.started, one.generation, one.words)
+            self._view.failed(one.started, one.generation, one.words, one.call.id)
 
     def _last_error(self, one: _Try) -> Exception:
         """What the caller gets: the attempt's own exception, or requests' HTTPError for an answer."""

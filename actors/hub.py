@@ -96,7 +96,8 @@ class Hub:
         for buffer in self._buffers.values():
             back += _drain(buffer)
         # The latest first, so that each goes in front of those that came after it.
-        for delivered in sorted(back, key=lambda one: one.delivery.fetched_at, reverse=True):
+        back.sort(key=lambda one: one.delivery.fetched_at)
+        for delivered in reversed(back):
             self.settle(delivered.delivery, Release())
 
     def give_up(self) -> None:
@@ -122,6 +123,9 @@ class Hub:
                 pause = min(pause * 2, RETRY_LONGEST)
             except ResponseError as error:
                 logger.error("the broker refused to settle call %s: %s", delivery.id, error)
+                break
+            except Exception:  # whatever it is, the slot must come free; the call is given back when its lease runs out
+                logger.exception("call %s could not be settled", delivery.id)
                 break
         self._free(delivery)
         return settled
@@ -163,6 +167,13 @@ class Hub:
             except Exception:
                 logger.exception("the fetcher met an error that it did not expect; it goes on")
                 time.sleep(RETRY_LONGEST)
+        self._rest()
+
+    def _rest(self) -> None:
+        try:
+            self._store.rest(self.queues())
+        except (BrokerUnavailable, ResponseError) as error:
+            logger.debug("stopped fetching without telling the broker: %s", error)
 
     def _turn(self) -> None:
         if self._suspects or self._alone is not None:

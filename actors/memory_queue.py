@@ -424,6 +424,7 @@ class MemoryQueue:
             return [self._counts(self._queue(name)) for name in queues]
 
     def _counts(self, queue: _Queue) -> Counts:
+        queue.promote(self._clock.time())
         ready, leased = len(queue.ready), len(queue.leased)
         due = len(queue.entries) - ready - leased
         head = next(iter(queue.ready.values()), None)
@@ -501,6 +502,9 @@ class MemoryQueue:
             if not self._poked:
                 self._lock.wait(timeout)
             self._poked = False
+
+    def rest(self, queues: Sequence[str]) -> None:
+        """Nobody else is asleep who would have to be woken."""
 
     def poke(self) -> None:
         with self._lock:

@@ -187,7 +187,9 @@ class QueueStore(Protocol):
         """Accept calls in one trip; each has its own answer. Waiting calls with the same coalesce key are replaced."""
         ...
 
-    def fetch(self, groups: Sequence[Group]) -> Fetched: ...
+    def fetch(self, groups: Sequence[Group]) -> Fetched:
+        """Calls under a lease. What an answer that never arrived held is given back by the next fetch."""
+        ...
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         """False when the delivery is no longer the call's newest one; then nothing has changed."""
@@ -235,6 +237,10 @@ class QueueStore(Protocol):
 
     def wait(self, queues: Sequence[str], timeout: float | None) -> None:
         """Sleep until one of the queues may have work, somebody pokes, or `timeout` seconds have passed."""
+        ...
+
+    def rest(self, queues: Sequence[str]) -> None:
+        """The thread that slept in wait() will fetch no more: others take over its queues and timers."""
         ...
 
     def poke(self) -> None:

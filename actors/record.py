@@ -155,7 +155,7 @@ def decode_progress(payload: bytes | None) -> Progress:
         return Progress()
     try:
         return _progress_decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Progress()
 
 
@@ -163,7 +163,7 @@ def decode_reply(payload: bytes) -> Reply:
     """Raises Malformed for anything that is no reply."""
     try:
         return _reply_decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(str(error)) from None
 
 

@@ -193,6 +193,10 @@ class RedisQueue:
     def wait(self, queues: Sequence[str], timeout: float | None) -> None:
         self._wake.wait(queues, timeout)
 
+    def rest(self, queues: Sequence[str]) -> None:
+        self._wake.rest()
+        self.leave("", queues)
+
     def poke(self) -> None:
         self._wake.poke()
 

@@ -119,6 +119,16 @@ class WakeLine:
         if connection is not None:
             connection.disconnect()
 
+    def rest(self) -> None:
+        """The fetcher stops: let go of the connection, so that the next token wakes somebody else."""
+        try:
+            if self._armed:
+                self._end_pop(())
+        except (RedisError, OSError):
+            pass  # away: the server ends the pop with the connection
+        finally:
+            self._disarm()
+
     def poke(self) -> None:
         """Wake the sleeper. Pokes before it wakes count as one."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
@@ -12,6 +13,8 @@ from seawall.actors.service import Service, check_key, origin_of, service_key, s
 from seawall.errors import ConfigurationError
 
 __all__ = ["make_service"]
+
+logger = logging.getLogger("seawall")
 
 _MORE = frozenset(field.name for field in fields(Service)) - {"name"}
 
@@ -33,6 +36,7 @@ def make_service(
     """
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a string such as 'http://chroma:6003', not {type(base_url).__name__}")
+    base_url = _without_placeholder(base_url)
     origin = origin_of(base_url)
     name = service_name or urlsplit(base_url).netloc.rpartition("@")[2]
     if key is None:
@@ -53,6 +57,14 @@ def make_service(
         allow_headers=frozenset(header.lower() for header in allow_headers),
         **more,
     )
+
+
+def _without_placeholder(base_url: str) -> str:
+    """The guide prints `http://service:port` for any URL; its lines shall run as they are printed."""
+    if not base_url.endswith(":port"):
+        return base_url
+    logger.warning("base_url %r holds a placeholder instead of a port number; the scheme's own port is used", base_url)
+    return base_url.removesuffix(":port")
 
 
 def _check_numbers(max_retries: Any, more: dict[str, Any]) -> None:

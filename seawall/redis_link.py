@@ -38,6 +38,8 @@ Argument = str | bytes | int | float
 #: caller has its typed error within the promised 2 s.
 CONNECT_TIMEOUT = 0.9
 ANSWER_TIMEOUT = 0.9
+#: Refusals that pass: another client's script runs too long, the disk is full, a replica has lost its master or its peers.
+_NOT_NOW = ("BUSY ", "MISCONF ", "MASTERDOWN ", "NOREPLICAS ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,11 @@ class RedisLink:
         """As run_many, but a script that failed has its exception as its answer."""
         calls = list(calls)
         answers = self._submit([("EVALSHA", script.sha, 0, *args) for script, args in calls])
-        for index, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):
-                script, args = calls[index]
-                answers[index] = self._submit([("EVAL", script.source, 0, *args)])[0]
+        unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            again = self._submit(_teaching([calls[index] for index in unknown]))
+            for index, answer in zip(unknown, again, strict=True):
+                answers[index] = answer
         return answers
 
     def command(self, *args: Argument) -> Any:
@@ -199,6 +202,8 @@ class RedisLink:
         except ReadOnlyError as error:
             return BrokerUnavailable(f"the broker takes no writes now: {error}", written=False)
         except ResponseError as error:
+            if str(error).startswith(_NOT_NOW):
+                return BrokerUnavailable(f"the broker takes no writes now: {error}", written=False)
             return error
 
     def _connected(self) -> Any:
@@ -226,6 +231,17 @@ class RedisLink:
                 f"the broker at {shown_url(self._url)} refused the password: {error}", written=False
             )
         return BrokerUnavailable(f"the broker at {shown_url(self._url)} cannot be reached: {error}", written=written)
+
+
+def _teaching(calls: Sequence[tuple[Script, Sequence[Argument]]]) -> list[tuple[Argument, ...]]:
+    """The calls for a server that has forgotten the scripts: the source with the first call of each."""
+    taught: set[str] = set()
+    commands: list[tuple[Argument, ...]] = []
+    for script, args in calls:
+        head = ("EVALSHA", script.sha) if script.sha in taught else ("EVAL", script.source)
+        taught.add(script.sha)
+        commands.append((*head, 0, *args))
+    return commands
 
 
 def shown_url(url: str) -> str:

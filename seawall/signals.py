@@ -43,6 +43,9 @@ class Signals:
         self._lock = threading.Lock()  # never taken by a handler
 
     def __enter__(self) -> Signals:
+        for number in _NOTED:
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -50,10 +53,6 @@ class Signals:
         # The interpreter itself writes to the pipe the moment a signal arrives. A handler could do so only later: it
         # runs between two steps of the main thread, and one that comes just before a sleep would be noticed after it.
         self._wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in _NOTED:
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

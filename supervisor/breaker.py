@@ -58,6 +58,8 @@ __all__ = [
 
 #: Characters of an error's text that a record keeps; it travels with every announcement.
 ERROR_LENGTH = 300
+#: Characters of a call's id that tell the few calls of a streak apart.
+TAG_LENGTH = 8
 
 
 class State(enum.StrEnum):
@@ -79,6 +81,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failures: int = 0
     streak_started: float = 0.0
     """When the streak's first failure was recorded."""
+    streak: tuple[str, ...] = ()
+    """The calls that failed in the streak, by the ends of their ids; at most `failure_threshold` of them."""
     opened_at: float = 0.0
     """When it opened; failed trials do not move it. 0 while closed."""
     next_trial_at: float = 0.0
@@ -155,9 +159,13 @@ def effective_state(record: Record, now: float) -> State:
 def _call_failed(record: Record, event: CallFailed, now: float) -> Record:
     if record.state is not State.CLOSED or event.generation != record.generation:
         return record
+    tag = event.call[-TAG_LENGTH:]
+    if tag and tag in record.streak:
+        return record
     counted = _with(
         record,
         failures=record.failures + 1,
+        streak=(*record.streak, tag) if tag else record.streak,
         streak_started=record.streak_started if record.failures else now,
         last_error=event.error[:ERROR_LENGTH],
     )
@@ -169,7 +177,7 @@ def _call_succeeded(record: Record, event: CallSucceeded) -> Record:
         return record
     if not record.failures or event.started < record.streak_started:
         return record
-    return _with(record, failures=0, streak_started=0.0)
+    return _with(record, failures=0, streak_started=0.0, streak=())
 
 
 def _timer_ended(record: Record, now: float) -> Record:
@@ -219,7 +227,7 @@ def _is_current(record: Record, trial: str, now: float) -> bool:
 def _opened(record: Record, now: float, *, forced: bool = False) -> Record:
     """Open from closed. A trial that was dropped by hand may still run, so the next one waits for its lease too."""
     next_trial_at = max(now + record.recovery_timeout, record.trial_until)
-    return _changed(record, State.OPEN, now, opened_at=now, next_trial_at=next_trial_at, forced=forced)
+    return _changed(record, State.OPEN, now, opened_at=now, next_trial_at=next_trial_at, forced=forced, streak=())
 
 
 def _closed(record: Record, now: float, *, trial_until: float, last_error: str) -> Record:
@@ -228,6 +236,7 @@ def _closed(record: Record, now: float, *, trial_until: float, last_error: str) 
         state=State.CLOSED,
         failures=0,
         streak_started=0.0,
+        streak=(),
         opened_at=0.0,
         next_trial_at=0.0,
         trial="",

@@ -42,11 +42,15 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """A call, or one round of a background call, failed with its last attempt. `generation` is the one that admitted it."""
+    """A call, or one round of a background call, failed with its last attempt. `generation` is the one that admitted it.
+
+    `call` is its id: a background call that fails again in its next round is still one failed call of the streak.
+    """
 
     started: float
     generation: int
     error: str
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,9 +138,12 @@ class BreakerView:
         record = self.apply(TrialTaken(id))
         return record.state is State.HALF_OPEN and record.trial == id
 
-    def failed(self, started: float, generation: int, error: str) -> Record:
-        """A call, or a round of one, failed for good. The record after it, once the store has it (unless it is away)."""
-        return self.apply(CallFailed(started, generation, error))
+    def failed(self, started: float, generation: int, error: str, call: str = "") -> Record:
+        """A call, or a round of one, failed for good. The record after it, once the store has it (unless it is away).
+
+        `call` is its id: with it, a call that fails in round after round counts once in a streak.
+        """
+        return self.apply(CallFailed(started, generation, error, call))
 
     def succeeded(self, started: float, generation: int) -> Record:
         """An attempt that started at `started` succeeded. Asks nobody unless there is a streak that it may end."""

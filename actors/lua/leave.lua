@@ -1,6 +1,6 @@
 -- A worker's goodbye: callers learn at once that it serves nothing any more, and another fetcher takes over its timers.
 --
--- ARGV: prefix, worker id, queue names
+-- ARGV: prefix, worker id ('' for a fetcher that stops before its worker does), queue names
 -- Returns 1.
 
 work_without_memory()
@@ -11,6 +11,8 @@ for position = 3, #ARGV do
     wake(Q)
   end
 end
-redis.call('DEL', P .. 'worker:' .. ARGV[2])
-redis.call('ZREM', P .. 'workers', ARGV[2])
+if ARGV[2] ~= '' then
+  redis.call('DEL', P .. 'worker:' .. ARGV[2])
+  redis.call('ZREM', P .. 'workers', ARGV[2])
+end
 return 1

@@ -149,7 +149,7 @@ class TestLosingTheServer:
         ours, theirs = process(redis_url), process(redis_url)
         fail(ours, 2)
         wait_until(lambda: theirs.record.failures == 2)
-        assert cut_announcements(inside) == 2
+        assert cut_announcements(inside) >= 2
         fail(ours)
 
         wait_until(lambda: theirs.state is State.OPEN)

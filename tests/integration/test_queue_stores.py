@@ -262,7 +262,9 @@ class TestSettle:
             assert isinstance(outcome.error, CallFailed)
             assert outcome.error.reason == "malformed"
 
-    @pytest.mark.parametrize("settlement", [Done(), Later(0, Progress()), Release(), Bury("x")], ids=lambda s: type(s).__name__)
+    @pytest.mark.parametrize(
+        "settlement", [Done(), Later(0, Progress()), Release(), Bury("x")], ids=lambda s: type(s).__name__
+    )
     def test_an_older_delivery_changes_nothing(self, stores: Stores, settlement: Done | Later | Release | Bury) -> None:
         accept(stores.queue, BACKGROUND, "a")
         older = one(stores.queue, BACKGROUND)

@@ -206,6 +206,7 @@ class TestTrial:
         start = Record(failure_threshold=1, recovery_timeout=1, trial_lease=15)
         record = story((0, failed()), (1, TrialTaken("a")), start=start)
 
+        assert record.next_trial_at == T + 16
         assert transition(record, TrialTaken("b"), T + 15.9) is record
         assert transition(record, TrialTaken("b"), T + 16).trial == "b"
 
@@ -310,3 +311,21 @@ def test_a_record_survives_the_wire_and_readers_older_and_newer_than_it() -> Non
     newer = msgspec.msgpack.encode({**msgspec.to_builtins(record), "invented_later": 1})
     assert msgspec.msgpack.decode(newer, type=Record) == record
     assert msgspec.msgpack.decode(b"\x80", type=Record) == Record()
+
+
+def test_a_call_that_fails_again_in_its_next_round_is_one_failed_call() -> None:
+    """Otherwise a few background calls, patiently tried again, would open the breaker of a service that is back soon."""
+    record = Record(failure_threshold=3)
+    for number in range(6):
+        failed = CallFailed(started=float(number), generation=0, error="refused", call=f"call-{number % 2}")
+        record = transition(record, failed, now=float(number))
+    assert (record.state, record.failures) == (State.CLOSED, 2)
+    record = transition(record, CallFailed(started=9.0, generation=0, error="refused", call="call-7"), now=9.0)
+    assert record.state is State.OPEN
+
+
+def test_a_success_ends_the_streak_and_the_same_call_may_begin_the_next_one() -> None:
+    failed = CallFailed(started=1.0, generation=0, error="refused", call="call-1")
+    record = transition(Record(failure_threshold=3), failed, now=1.0)
+    record = transition(record, CallSucceeded(started=2.0, generation=0), now=2.0)
+    assert transition(record, failed, now=3.0).failures == 1
