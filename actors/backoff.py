@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 __all__ = ["ROUND_LONGEST", "parse_retry_after", "retry_delay", "round_delay"]
@@ -38,10 +39,11 @@ def parse_retry_after(value: Any, *, cap: float, now: Callable[[], float] = time
     if not isinstance(value, str):
         return None
     text = value.strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return min(float(text), cap)
     try:
-        moment = email.utils.parsedate_to_datetime(text).timestamp()
+        date = email.utils.parsedate_to_datetime(text)
+        moment = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
     return min(max(0.0, moment - now()), cap)

@@ -51,6 +51,10 @@ class SeawallBroker(Broker):
         self.queues[queue_name] = None
         self.emit_after("declare_queue", queue_name)
 
+    def declare_actor(self, actor: Any) -> None:
+        super().declare_actor(actor)
+        self.hub.serve(actor.queue_name)
+
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq types only some of its errors
@@ -111,12 +115,14 @@ class HubConsumer(Consumer):
     def ack(self, message: MessageProxy) -> None:
         assert isinstance(message, Delivered)
         self._hub.settle(message.delivery, message.settlement or Release(first=False, delay=UNSETTLED_DELAY))
+        message.let_go()
 
     def nack(self, message: MessageProxy) -> None:
         assert isinstance(message, Delivered)
         reason = "no actor" if isinstance(message._exception, ActorNotFound) else message.reason
         settlement = message.settlement if isinstance(message.settlement, Bury) else Bury(reason)
         self._hub.settle(message.delivery, settlement)
+        message.let_go()
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         for message in reversed(list(messages)):

@@ -85,8 +85,11 @@ class CallActor:
         return self._done(call, Outcome(error=error, attempts=progress.attempt))
 
     def _is_trial(self, delivered: Delivered, call: Call) -> bool:
-        """Whether this delivery is the breaker's trial. A caller's trial that waited beyond its lease is one no more."""
-        if delivered.delivery.trial or not call.trial:
+        """Whether this delivery is the breaker's trial.
+
+        A caller's trial that waited beyond its lease is one no more, nor is one whose worker died: it was made.
+        """
+        if delivered.delivery.trial or not call.trial or delivered.delivery.deaths:
             return delivered.delivery.trial
         if not self._holds_trial(call):
             self._view.refresh()  # its caller took it a moment ago: this process may not have heard of it yet

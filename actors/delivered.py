@@ -41,6 +41,10 @@ class Delivered(MessageProxy):
         self.settlement: Settlement | None = None
         self.reason = "rejected"
 
+    def let_go(self) -> None:
+        """It is settled. Dramatiq's thread keeps the message until its next one; what it carried is not kept with it."""
+        self.settlement = self.original = self._exception = None
+
     def __repr__(self) -> str:
         return f"<call {self.delivery.id} on {self.delivery.queue}>"
 

@@ -42,6 +42,7 @@ class Hub:
         self._known = known
         self._lanes: dict[str, Lane] = {}
         self._lane_of: dict[str, Lane] = {}
+        self._served: set[str] = set()
         self._buffers: dict[str, SimpleQueue[Delivered]] = {}
         self._held: dict[tuple[str, str, int], Delivery] = {}
         self._settling: set[tuple[str, str, int]] = set()
@@ -54,18 +55,28 @@ class Hub:
         self._outage = Outage(logger, "the broker")
 
     def add_lane(self, lane: Lane) -> None:
+        """Share these slots between these queues; nothing is fetched before there are actors for them."""
         with self._lock:
             self._lanes[lane.name] = lane
             for queue in lane.queues:
                 self._lane_of[queue] = lane
+
+    def serve(self, queue: str) -> None:
+        """An actor serves this queue: fetch from it as soon as all queues of its lane are served."""
+        with self._lock:
+            self._served.add(queue)
         self._store.poke()
 
     def has_queue(self, queue: str) -> bool:
         return queue in self._lane_of
 
     def queues(self) -> list[str]:
+        """The queues that are served here."""
         with self._lock:
-            return list(self._lane_of)
+            return [queue for lane in self._open_lanes() for queue in lane.queues]
+
+    def _open_lanes(self) -> list[Lane]:
+        return [lane for lane in self._lanes.values() if self._served.issuperset(lane.queues)]
 
     def buffer(self, queue: str) -> SimpleQueue[Delivered]:
         return self._buffers.setdefault(queue, SimpleQueue())
@@ -187,14 +198,14 @@ class Hub:
         if self._suspects:
             return
         with self._lock:
-            queues = [queue for lane in self._lanes.values() for queue in lane.open_queues()]
+            queues = [queue for lane in self._open_lanes() for queue in lane.open_queues()]
             for lane in self._lanes.values():
                 lane.hungry = lane.background_room <= 0
         self._store.wait(queues, fetched.next_due_in)
 
     def _groups(self) -> list[Group]:
         with self._lock:
-            return [group for lane in self._lanes.values() if (group := lane.group()) is not None]
+            return [group for lane in self._open_lanes() if (group := lane.group()) is not None]
 
     def _receive(self, delivery: Delivery) -> None:
         with self._lock:

@@ -82,6 +82,7 @@ def judge_error(error: BaseException) -> Verdict | None:
 
 
 _URL_TAIL = re.compile(r"(\?|#)[^\s'\")]*")
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
 def plain_words(error: BaseException) -> str:
@@ -96,5 +97,5 @@ def plain_words(error: BaseException) -> str:
         inner = nested or getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
         if not isinstance(inner, BaseException):
             inner = None
-    text = _URL_TAIL.sub("", str(error)).strip()
+    text = " ".join(_URL_TAIL.sub("", _CREDENTIALS.sub("//***@", str(error))).split())
     return (text or type(error).__name__)[:200]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from seawall import runtime as runtimes
-from seawall.errors import ConfigurationError
+from seawall.embedded import EmbeddedServer
+from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.logs import setup_logging
+from seawall.redis_link import RedisLink
 from seawall.runtime import Runtime
 from seawall.settings import Settings, load_settings
 
-__all__ = ["boot", "import_modules"]
+__all__ = ["boot", "import_modules", "url_of_up"]
 
 
 def boot(
@@ -24,22 +29,41 @@ def boot(
     process: str,
     name: str | None = None,
     durable: bool = True,
+    beside_up: bool = False,
 ) -> tuple[Settings, Runtime]:
     """Settings from the arguments and the environment, and a runtime that the user's modules have declared services in.
 
-    Raises ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process.
+    With `beside_up` and no broker URL anywhere, the broker is that of the `seawall up` which runs in this folder. Raises
+    ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process.
     """
     settings = load_settings(arguments)
     setup_logging(settings.log_format, settings.log_level, process=name or process)
-    runtime = Runtime(settings)
-    if durable and runtime.memory:
+    if beside_up and settings.sources["broker_url"] == "default" and (url := url_of_up(settings.data_dir)):
+        settings = replace(settings, broker_url=url)
+    if durable and settings.memory_mode:
         raise ConfigurationError(
             f"`seawall {process}` needs a broker that it shares with others: set SEAWALL_BROKER_URL, such as "
             "redis://localhost:6379/0, or run everything with `seawall up`"
         )
+    runtime = Runtime(settings)
     runtimes.replace(runtime)
     import_modules(modules)
     return settings, runtime
+
+
+def url_of_up(data_dir: Path) -> str:
+    """The broker URL of the `seawall up` that keeps its data in this folder; empty when none runs."""
+    if not (data_dir / "broker").is_dir():
+        return ""
+    with contextlib.suppress(BrokerUnavailable, ConfigurationError):
+        url = EmbeddedServer(data_dir).url
+        link = RedisLink(url)
+        try:
+            link.command("PING")
+            return url
+        finally:
+            link.close()
+    return ""
 
 
 def import_modules(modules: Iterable[str]) -> None:
@@ -50,11 +74,21 @@ def import_modules(modules: Iterable[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ConfigurationError:
-            raise
+        except ConfigurationError as error:
+            raise ConfigurationError(f"module {name!r} declares what cannot be used: {error}") from error
         except ModuleNotFoundError as error:
             raise ConfigurationError(f"module {name!r} cannot be imported: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigurationError(
-                f"module {name!r} failed while it was imported: {type(error).__name__}: {error}"
+                f"module {name!r} failed while it was imported: {type(error).__name__}: {error}{_place(error)}"
             ) from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or isinstance(error, SyntaxError):
+        return ""
+    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"

@@ -72,9 +72,12 @@ def call_and_wait(runtime: Runtime, service: Service, call: Call, original: dict
         runtime.engine.mailbox.forget(call.id)
     if outcome.breaker is not None:
         runtime.views.of(service).observe(outcome.breaker)
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.response
+    try:
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.response
+    finally:
+        del outcome, waiter  # its traceback holds this frame: without a cycle it goes when its catcher lets go of it
 
 
 def _request_of(call: Call) -> requests.PreparedRequest:

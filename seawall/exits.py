@@ -8,20 +8,24 @@ __all__ = ["Exit"]
 
 
 class Exit(IntEnum):
-    """The numbers above 63 are those of sysexits.h."""
+    """From 64 to 78 the numbers of sysexits.h; above, those of a shell."""
 
     OK = 0
     FAILED = 1
-    """The command did its work, and the answer is no: a check found an error, a breaker is open, a call failed."""
+    """The command did its work, and the answer is no: a check found an error, a breaker is open, an answer is a 4xx."""
     USAGE = 2
     """The command line is wrong."""
     UNAVAILABLE = 69
-    """The broker, or a service that was called, cannot be reached."""
+    """The broker cannot be reached, or a service that was called gave no answer."""
     SOFTWARE = 70
     """A part of Seawall died or hung, and the process ended so that it can be started again."""
     CANNOT_CREATE = 73
-    """A folder, a port or a lock cannot be had."""
+    """A file or a folder cannot be read or made."""
     CONFIG = 78
-    """A setting is wrong; `seawall check` says which."""
+    """A setting is wrong, or what it names is taken, such as a port; `seawall check` finds most of it."""
+    NOT_FOUND = 127
+    """The COMMAND of `seawall up` is no program, as a shell answers."""
+    INTERRUPTED = 130
+    """ctrl-C ended the command."""
     CUT_OFF = 143
     """A second SIGTERM: the process ended at once."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from seawall.actors.queue_store import Counts
-from seawall.actors.service import Service, queue_names, service_of_queue
-from seawall.actors.views import policy_of
+from seawall.actors.service import (
+    DEFAULT_FAILURE_THRESHOLD,
+    DEFAULT_RECOVERY_TIMEOUT,
+    Service,
+    queue_names,
+    service_of_queue,
+)
 from seawall.registry import Registry
 from seawall.runtime import Runtime
 from seawall.supervisor.breaker import Record, State, effective_state
@@ -19,7 +25,7 @@ __all__ = ["Fleet", "ServiceLine", "read_fleet"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceLine:
-    """One service: its breaker as in `get_status()`, and its two queues."""
+    """One service: its breaker as in `get_status()`, with `forced` (opened by hand) beside it, and its two queues."""
 
     key: str
     breaker: dict[str, Any]
@@ -51,7 +57,7 @@ class Fleet:
     leader: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The documented form of `seawall status --json`."""
+        """The form of `seawall status --json`, documented in docs/commands.md."""
         return {
             "services": {line.key: line.as_json() for line in self.services},
             "workers": self.workers,
@@ -67,39 +73,57 @@ def read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
     reports = [json.loads(report) for report in queue.workers()]
     keys = {service.key for service in registry.all()} | set(records)
     keys |= {key for name in queue.queues() if (key := service_of_queue(name))}
-    names = {key: about for report in reports for key, about in report.get("services", {}).items()}
+    served = {key: about for report in reports for key, about in report.get("services", {}).items()}
     order = sorted(keys)
     counts = iter(queue.counts([name for key in order for name in queue_names(key)]))
     lines = []
     for key in order:
-        status = _status(registry.find(key), key, names.get(key, key), records.get(key), breakers.now())
-        lines.append(ServiceLine(key, status, next(counts), next(counts)))
+        about = _About.of(registry.find(key), key, served.get(key))
+        lines.append(ServiceLine(key, _status(about, key, records.get(key), breakers.now()), next(counts), next(counts)))
     supervisors, leader = _supervisors(runtime)
     return Fleet(lines, sorted(reports, key=lambda report: str(report.get("id"))), supervisors, leader)
 
 
-def _status(service: Service | None, key: str, name: str, record: Record | None, now: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What is known of a service beside its breaker's record: from its declaration, else from a worker that serves it."""
+
+    name: str
+    failure_threshold: int = DEFAULT_FAILURE_THRESHOLD
+    recovery_timeout: float = DEFAULT_RECOVERY_TIMEOUT
+
+    @classmethod
+    def of(cls, service: Service | None, key: str, reported: Mapping[str, Any] | None) -> _About:
+        if service is not None:
+            return cls(service.name, service.failure_threshold, service.recovery_timeout)
+        reported = reported or {}
+        known = {field.name: reported[field.name] for field in fields(cls) if field.name in reported}
+        return cls(**{"name": key, **known})
+
+
+def _status(about: _About, key: str, record: Record | None, now: float) -> dict[str, Any]:
     """The fields of `get_status()`, from the stored record rather than from a process's view."""
-    record = record or _untouched(service)
+    found = record or Record(failure_threshold=about.failure_threshold, recovery_timeout=about.recovery_timeout)
     return {
-        "service": service.name if service is not None else name,
+        "service": about.name,
         "key": key,
-        "state": effective_state(record, now).value,
-        "consecutive_failures": record.failures,
-        "failure_threshold": record.failure_threshold,
-        "recovery_timeout": record.recovery_timeout,
-        "opened_at": record.opened_at or None,
-        "retry_after": 0.0 if record.state is State.CLOSED else max(0.0, record.next_trial_at - now),
-        "last_error": record.last_error or None,
+        "state": effective_state(found, now).value,
+        "consecutive_failures": found.failures,
+        "failure_threshold": found.failure_threshold,
+        "recovery_timeout": found.recovery_timeout,
+        "opened_at": found.opened_at or None,
+        "retry_after": _retry_after(found, now),
+        "last_error": found.last_error or None,
         "as_of": now or time.time(),
+        "forced": found.forced,
     }
 
 
-def _untouched(service: Service | None) -> Record:
-    if service is None:
-        return Record()
-    policy = policy_of(service)
-    return Record(failure_threshold=policy.failure_threshold, recovery_timeout=policy.recovery_timeout)
+def _retry_after(record: Record, now: float) -> float:
+    """As `get_status()` has it: one that is held open by hand promises nothing sooner than its recovery timeout."""
+    if record.state is State.CLOSED:
+        return 0.0
+    return record.recovery_timeout if record.forced else max(0.0, record.next_trial_at - now)
 
 
 def _supervisors(runtime: Runtime) -> tuple[list[dict[str, Any]], str]:

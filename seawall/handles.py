@@ -12,7 +12,7 @@ from seawall.actors.queue_store import Standing
 from seawall.actors.record import Attempt
 from seawall.actors.replies import Outcome
 from seawall.actors.service import Service
-from seawall.errors import BrokerUnavailable, CallCancelled, DeadlineExceeded, ServiceUnavailable
+from seawall.errors import BrokerUnavailable, CallCancelled, CallFailed, DeadlineExceeded, ServiceUnavailable
 
 __all__ = ["Handle"]
 
@@ -61,7 +61,10 @@ class Handle:
         return {"leased": "running", "dead": "dead"}.get(standing.where, "gone")
 
     def attempts(self) -> tuple[Attempt, ...]:
-        """The attempts that failed so far: when (server time), what came of it, how long it took (seconds)."""
+        """The failed attempts of a call that waits, runs or lies in the dead letters; nothing is kept of one that is over.
+
+        Each has `at` (server time), `outcome` (what came of it) and `took`, in seconds.
+        """
         return self._standing().progress.history
 
     def done(self) -> bool:
@@ -123,4 +126,6 @@ class Handle:
 def _ended(outcome: Outcome) -> str:
     if outcome.error is None:
         return "succeeded"
+    if isinstance(outcome.error, CallFailed):
+        return "dead"
     return "cancelled" if isinstance(outcome.error, CallCancelled) else "failed"

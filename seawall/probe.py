@@ -36,12 +36,12 @@ class Prober:
             return None
         log = logging.getLogger(service.logger_name)
         target = service.base_path + "/" + service.health_path.lstrip("/")
-        log.info("[%s] GET %s (attempt 1/1)", service.name, target)
+        log.info("[%s] GET %s (attempt 1/%d)", service.name, target, service.max_retries)
         words = self._try(service, target)
         if words is None:
             log.info("[%s] ✓ GET %s succeeded", service.name, target)
             return True
-        log.warning("[%s] %s on attempt 1/1", service.name, words)
+        log.warning("[%s] %s on attempt 1/%d", service.name, words, service.max_retries)
         return words
 
     def _try(self, service: Service, target: str) -> str | None:

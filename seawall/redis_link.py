@@ -18,9 +18,12 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
+    DataError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -38,8 +41,10 @@ Argument = str | bytes | int | float
 #: caller has its typed error within the promised 2 s.
 CONNECT_TIMEOUT = 0.9
 ANSWER_TIMEOUT = 0.9
+#: The wire protocol. Version 2 by name: left open, redis-py 8 prepares TCP connections for push messages of version 3.
+PROTOCOL = 2
 #: Refusals that pass: another client's script runs too long, the disk is full, a replica has lost its master or its peers.
-_NOT_NOW = ("BUSY ", "MISCONF ", "MASTERDOWN ", "NOREPLICAS ")
+_NOT_NOW = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,10 @@ def load_script(package: str, name: str, *, prelude: str = "") -> Script:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One caller's commands, and then their answers."""
+    """One caller's commands as they go on the wire, how many they are, and then their answers."""
 
-    commands: Sequence[tuple[Argument, ...]]
+    packed: bytes
+    count: int
     answers: list[Any] = field(default_factory=list)
     error: BrokerUnavailable | None = None
     done: bool = False
@@ -77,19 +83,19 @@ class RedisLink:
     ) -> None:
         """`url` is redis://, rediss:// or unix://. Raises ConfigurationError if it cannot be understood."""
         self._url = url
-        try:
-            pool = redis.ConnectionPool.from_url(url)
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"broker URL {shown_url(url)} cannot be used: {error}") from None
-        self._connection_class = pool.connection_class
+        self._connection_class, from_url = _read_url(url)
         self._options = {
-            **pool.connection_kwargs,
+            **from_url,
             "socket_connect_timeout": connect_timeout,
             "socket_timeout": answer_timeout,
             "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
+            "protocol": PROTOCOL,
             "decode_responses": False,
         }
+        try:
+            self._packer = self._connection_class(**self._options)  # opens nothing, but knows every option
+        except (RedisError, ValueError, TypeError) as error:
+            raise _unusable(url, error) from None
         self._connection: Any = None
         self._io = threading.Lock()
         self._jobs: deque[_Job] = deque()
@@ -153,7 +159,7 @@ class RedisLink:
         self._connection = None
 
     def _submit(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        job = _Job(commands)
+        job = _Job(self._pack(commands), len(commands))
         self._jobs.append(job)
         with self._io:
             if not job.done:
@@ -163,6 +169,13 @@ class RedisLink:
             raise BrokerUnavailable(str(error), written=error.written) from error.__cause__
         return job.answers
 
+    def _pack(self, commands: Sequence[tuple[Argument, ...]]) -> bytes:
+        """Here and not in the exchange, where an argument that cannot be sent would spoil everybody's."""
+        try:
+            return b"".join(self._packer.pack_commands(commands))
+        except (DataError, UnicodeError) as error:
+            raise ValueError(f"this cannot be sent to the broker: {error}") from error
+
     def _exchange(self) -> None:
         """Send everything that waits in one write, and read the answers in order."""
         batch: list[_Job] = []
@@ -171,11 +184,10 @@ class RedisLink:
         written = False
         try:
             connection = self._connected()
-            packed = connection.pack_commands([command for job in batch for command in job.commands])
             written = True
-            connection.send_packed_command(packed, check_health=False)
+            connection.send_packed_command([b"".join(job.packed for job in batch)], check_health=False)
             for job in batch:
-                while len(job.answers) < len(job.commands):
+                while len(job.answers) < job.count:
                     job.answers.append(self._read(connection))
                 job.done = True
         except (RedisError, OSError, BrokerUnavailable) as error:
@@ -199,7 +211,7 @@ class RedisLink:
             return connection.read_response()
         except BusyLoadingError as error:
             raise BrokerUnavailable("the broker is loading its data after a restart", written=False) from error
-        except ReadOnlyError as error:
+        except (ReadOnlyError, ClusterDownError) as error:
             return BrokerUnavailable(f"the broker takes no writes now: {error}", written=False)
         except ResponseError as error:
             if str(error).startswith(_NOT_NOW):
@@ -231,6 +243,22 @@ class RedisLink:
                 f"the broker at {shown_url(self._url)} refused the password: {error}", written=False
             )
         return BrokerUnavailable(f"the broker at {shown_url(self._url)} cannot be reached: {error}", written=written)
+
+
+def _read_url(url: str) -> tuple[Any, dict[str, Any]]:
+    """The kind of connection and its options, without those of a pool: there is none. Raises ConfigurationError."""
+    try:
+        options = dict(parse_url(url))  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise _unusable(url, error) from None
+    for pools_own in ("max_connections", "timeout"):
+        options.pop(pools_own, None)
+    return options.pop("connection_class", redis.Connection), options
+
+
+def _unusable(url: str, error: Exception) -> ConfigurationError:
+    text = re.sub(r"^\S*__init__\(\) got an unexpected keyword argument ('\w+')$", r"\1 is no option of it", str(error))
+    return ConfigurationError(f"broker URL {shown_url(url)} cannot be used: {text}")
 
 
 def _teaching(calls: Sequence[tuple[Script, Sequence[Argument]]]) -> list[tuple[Argument, ...]]:

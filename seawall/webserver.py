@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,9 +13,10 @@ import uvicorn
 
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
+from seawall.signals import Signals
 from seawall.supervisor.web import make_app
 
-__all__ = ["serve"]
+__all__ = ["address_problem", "serve", "shown_address"]
 
 logger = logging.getLogger("seawall.web")
 
@@ -24,54 +24,93 @@ logger = logging.getLogger("seawall.web")
 LOOK_SECONDS = 1.0
 #: Seconds that open requests have to end at SIGTERM.
 GRACE_SECONDS = 5
+#: Connections that may wait to be accepted.
+BACKLOG = 128
 
 
-def serve(read_fleet: Callable[[], dict[str, Any]], host: str, port: int, orphaned: Callable[[], bool]) -> int:
-    """Serve until SIGTERM or ctrl-C. Raises ConfigurationError when the address cannot be had."""
+def serve(
+    read_fleet: Callable[[], dict[str, Any]],
+    host: str,
+    port: int,
+    signals: Signals,
+    orphaned: Callable[[], bool] = lambda: False,
+) -> int:
+    """Serve until a signal asks for a stop, or the parent is gone. Raises ConfigurationError when the address cannot
+    be had."""
     listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("listening on http://%s:%d", shown, listener.getsockname()[1])
     config = uvicorn.Config(
-        make_app(read_fleet), log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+        make_app(read_fleet),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    asyncio.run(_serve(_Server(config), listener, orphaned))
+    logger.info("listening on http://%s", shown_address(host, listener.getsockname()[1]))
+    asyncio.run(_serve(_Server(config), listener, signals, orphaned))
     return Exit.OK
 
 
+def shown_address(host: str, port: int) -> str:
+    """Where a browser on this machine finds it.
+
+    >>> shown_address("0.0.0.0", 8610), shown_address("::1", 80)
+    ('127.0.0.1:8610', '[::1]:80')
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def address_problem(host: str, port: int) -> str:
+    """Why the web process could not listen there now; empty when it can."""
+    try:
+        _listen(host, port).close()
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
 class _Server(uvicorn.Server):
-    """uvicorn raises the signal that stopped it once more at its end; a clean stop is exit code 0 here."""
+    """The process notes its signals itself, from its first moment on."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Bound and listening, so that whoever is told the port can connect at once."""
+    listener = None
     try:
-        listener.bind((host, port))
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
-        listener.close()
+        if listener is not None:
+            listener.close()
         raise ConfigurationError(
-            f"the web process cannot listen on {host}:{port}: {error.strerror}; "
-            "set SEAWALL_WEB_PORT to another port, 0 for any"
+            f"the web process cannot listen on {host}:{port}: {error.strerror}; name another port with --port "
+            "or SEAWALL_WEB_PORT, 0 for any"
         ) from error
     return listener
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, orphaned: Callable[[], bool]) -> None:
+async def _serve(
+    server: uvicorn.Server, listener: socket.socket, signals: Signals, orphaned: Callable[[], bool]
+) -> None:
     async def watch() -> None:
-        while not orphaned():
-            await asyncio.sleep(LOOK_SECONDS)
+        while not signals.stop_requested and not orphaned():
+            await asyncio.to_thread(signals.wait, LOOK_SECONDS)
         server.should_exit = True
+        while signals.stop_count < 2:
+            await asyncio.to_thread(signals.wait, LOOK_SECONDS)
+        server.force_exit = True
 
     watching = asyncio.create_task(watch())
     try:
         await server.serve(sockets=[listener])
     finally:
         watching.cancel()
+        signals.wake()  # its thread would be waited for

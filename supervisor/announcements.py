@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +47,7 @@ class AnnouncementReader:
         self._stopping = threading.Event()
         self._in_doubt = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="seawall-announcements", daemon=True)
+        self._connection: Any = None
         self._lost_at: float | None = None
         self.heard_at: float | None = None
         """Monotonic time of the last sign of life on the subscribed connection; None before the first."""
@@ -62,6 +65,10 @@ class AnnouncementReader:
     def stop(self) -> None:
         """End the thread. Safe to call twice, and from a listener."""
         self._stopping.set()
+        sock = getattr(self._connection, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # it need not wait for its next look
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(ANSWER_TIMEOUT + LOOK_EVERY)
 
@@ -89,6 +96,7 @@ class AnnouncementReader:
 
     def _deliver(self, connection: Any) -> None:
         """Read until told to stop or the connection fails; a listener's catching up comes first."""
+        self._connection = connection
         try:
             self._note_return()
             self._catch_up()
@@ -99,6 +107,7 @@ class AnnouncementReader:
                     asked_at = time.monotonic()
                     self._ask_the_time()
         finally:
+            self._connection = None
             connection.disconnect()
 
     def _read_for(self, connection: Any, seconds: float) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -53,11 +53,11 @@ class Step(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """One thread's event, and then what came of it."""
+    """One thread's event, and then what came of it. `ready` is set when it is written, or when it is its turn to write."""
 
     event: Event
+    ready: threading.Event = field(default_factory=threading.Event)
     record: Record | None = None
-    steps: Sequence[Step] = ()
 
 
 class FoldedWriter:
@@ -69,6 +69,9 @@ class FoldedWriter:
         self._local = local
         self.policy = policy
         self._tickets: deque[_Ticket] = deque()
+        self._has_leader = False
+        self._door = threading.Lock()
+        """Guards the two above; held for a few instructions."""
         self._writing = threading.Lock()
         self._unsent: list[Event] = []
         self._in_doubt: tuple[Record, list[Event]] | None = None
@@ -80,11 +83,17 @@ class FoldedWriter:
     def apply(self, event: Event) -> tuple[Record, Sequence[Step]]:
         """The record with the event in it, and the steps that this thread wrote, its own and others'. Never raises."""
         ticket = _Ticket(event)
-        self._tickets.append(ticket)
-        with self._writing:
-            if ticket.record is None:
-                ticket.steps = self._write_waiting()
-        return ticket.record or self._local.record, ticket.steps
+        with self._door:
+            self._tickets.append(ticket)
+            leads, self._has_leader = not self._has_leader, True
+        try:
+            if not leads:
+                ticket.ready.wait()
+            steps = self._write_waiting() if ticket.record is None else ()
+        except BaseException:
+            self._withdraw(ticket, leads=leads)
+            raise
+        return ticket.record or self._local.record, steps
 
     def insist(self, event: Event) -> Sequence[Step]:
         """Write one event now. Raises BrokerUnavailable, and then the local record is as it was."""
@@ -101,15 +110,32 @@ class FoldedWriter:
                 return ()
 
     def _write_waiting(self) -> Sequence[Step]:
-        tickets = [self._tickets.popleft() for _ in range(len(self._tickets))]
-        try:
+        """As the leader: write what waits by now, wake those who waited, and let the first of the others lead."""
+        with self._writing:
+            with self._door:
+                tickets = list(self._tickets)
             steps = self._write_or_go_alone([ticket.event for ticket in tickets])
-        except BaseException:
-            self._tickets.extendleft(reversed(tickets))
-            raise
-        for ticket in tickets:
-            ticket.record = self._local.record
+        with self._door:
+            for ticket in tickets:
+                self._tickets.remove(ticket)
+                ticket.record = self._local.record
+                ticket.ready.set()
+            self._hand_over()
         return steps
+
+    def _withdraw(self, ticket: _Ticket, *, leads: bool) -> None:
+        """A thread was interrupted: the others must not wait for it."""
+        with self._door:
+            if ticket.record is None:
+                self._tickets.remove(ticket)
+            if leads or ticket.ready.is_set():
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Whoever leads has a ticket in the queue until it is written, so doing this twice does no harm."""
+        self._has_leader = bool(self._tickets)
+        if self._tickets:
+            self._tickets[0].ready.set()
 
     def _write_or_go_alone(self, events: list[Event]) -> Sequence[Step]:
         if self.away_since is not None and self._store.now() < self._ask_again_at:

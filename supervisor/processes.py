@@ -223,7 +223,6 @@ class Keeper:
 
     def _end(self, wave: Sequence[_Kept], ends: float, hurry: Callable[[], bool]) -> None:
         for kept in wave:
-            kept.due_at = None
             if kept.process is not None and kept.process.poll() is None:
                 kept.process.send_signal(signal.SIGTERM)
                 kept.kill_at = min(self._clock() + kept.child.grace, ends)

@@ -90,7 +90,7 @@ class Supervisor:
         self._term = 0
         self._read_again_at = 0.0
         self._missed = threading.Event()
-        self._started = self._quiet = self._stopped = False
+        self._started = self._quiet = self._resigned = self._stopped = False
 
     @property
     def leads(self) -> bool:
@@ -112,7 +112,7 @@ class Supervisor:
         if self._quiet or not self._started:
             return
         self._quiet = True
-        _unless_away(self._leader.resign)
+        self._resigned = _unless_away(self._leader.resign)
         self._follow()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
@@ -128,7 +128,8 @@ class Supervisor:
         while self._trials.busy() and self._clock() < ends:
             time.sleep(0.02)
         _within(FAREWELL_SECONDS, lambda: self._scheduler.shutdown(wait=False))
-        _unless_away(self._leader.leave)
+        if self._resigned:  # otherwise the broker is away, and it would only take as long again to find out
+            _unless_away(self._leader.leave)
 
     def run(
         self, signals: Attention, *, timeout: float = STOP_SECONDS, orphaned: Callable[[], bool] = lambda: False
@@ -210,11 +211,14 @@ class Supervisor:
             self._recovery.round()
 
 
-def _unless_away(do: Callable[[], object]) -> None:
+def _unless_away(do: Callable[[], object]) -> bool:
+    """Do it; False when the broker is away."""
     try:
         do()
     except BrokerUnavailable as error:
-        logger.debug("the broker is away: %s", error)
+        logger.debug("not said goodbye: %s", error)
+        return False
+    return True
 
 
 def _within(seconds: float, do: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -30,6 +31,8 @@ def make_app(read_fleet: ReadFleet) -> Starlette:
     - `GET /v1/api/status`: the same with workers, supervisors and the leader
     - `GET /healthz`: this process runs
     - `GET /readyz`: broker reachable, a supervisor leads, at least one worker; 503 with what is missing otherwise
+
+    While the broker is away the first two answer 503 and `{"error": ...}`, as every other mistake is answered.
     """
 
     async def services(request: Request) -> JSONResponse:
@@ -53,7 +56,8 @@ def make_app(read_fleet: ReadFleet) -> Starlette:
             Route("/v1/api/status", fleet),
             Route("/healthz", healthy),
             Route("/readyz", ready),
-        ]
+        ],
+        exception_handlers={HTTPException: _refused, Exception: _failed},
     )
 
 
@@ -63,6 +67,16 @@ async def _answer(read: Callable[[], Any]) -> JSONResponse:
         return JSONResponse(await run_in_threadpool(read), headers=_HEADERS)
     except BrokerUnavailable as error:
         return JSONResponse({"error": str(error)}, 503, headers=_HEADERS)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers={**(error.headers or {}), **_HEADERS})
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    """Nobody expected it: uvicorn logs its traceback, the caller learns no more than this."""
+    return JSONResponse({"error": "internal error"}, 500, headers=_HEADERS)
 
 
 def _readiness(read_fleet: ReadFleet) -> dict[str, dict[str, str]]:

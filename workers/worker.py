@@ -184,7 +184,7 @@ class CallWorker:
                 "id": self.id,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "services": {key: service.name for key, service in self._services.items()},
+                "services": {key: _about(service) for key, service in self._services.items()},
                 "slots": sum(service.concurrency for service in self._services.values()),
                 "busy": self.broker.hub.busy(),
                 "started_at": self._started_at,
@@ -203,3 +203,14 @@ class CallWorker:
                     self.broker.hub.poke()
             except (BrokerUnavailable, ResponseError) as error:
                 logger.debug("no trial offered for %s: %s", key, error)
+
+
+def _about(service: Service) -> dict[str, Any]:
+    """What status shows of a service that its own process has not declared."""
+    return {
+        "name": service.name,
+        "origin": service.origin,
+        "failure_threshold": service.failure_threshold,
+        "recovery_timeout": service.recovery_timeout,
+        "concurrency": service.concurrency,
+    }

@@ -66,7 +66,7 @@ local function deliver(queue, Q, id, trial)
   end
   local token = redis.call('HINCRBY', Q .. 'tok', id, 1)
   local deaths = tonumber(redis.call('HGET', Q .. 'deaths', id) or '0')
-  redis.call('ZADD', Q .. 'lease', whole(NOW + lease), id)
+  redis.call('ZADD', Q .. 'lease', lease_until(lease, #result), id)
   result[#result + 1] = { queue, id, token, deaths, payload, redis.call('HGET', Q .. 'prog', id) or '', trial }
   return true
 end

@@ -175,6 +175,11 @@ local function touch(lease)
   return not grace or NOW >= tonumber(grace)
 end
 
+-- Leases of one fetch or heartbeat end in their order, microseconds apart, so that the calls come back in it.
+local function lease_until(lease, position)
+  return string.format('%.3f', NOW + lease + position / 1000)
+end
+
 -- Give back what dead workers held; after `poison` such deaths a call is buried. Answers how many of each.
 local function reap(queue, Q, poison, limit)
   local returned, poisoned = 0, 0

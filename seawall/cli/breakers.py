@@ -6,49 +6,78 @@ from typing import Any
 
 import click
 
+from seawall.actors.service import service_of_queue
 from seawall.boot import boot
-from seawall.cli.options import settings_options
+from seawall.cli.groups import Group
+from seawall.cli.options import module_option, settings_options
 from seawall.errors import ConfigurationError
+from seawall.kinds import nearest
 from seawall.runtime import Runtime, registry
 from seawall.supervisor.breaker import Event, ForceClose, ForceOpen, Reset
 from seawall.supervisor.view import BreakerView
 
 __all__ = ["breaker"]
 
-_EVENTS: dict[str, type[ForceOpen] | type[ForceClose] | type[Reset]] = {
-    "open": ForceOpen,
-    "close": ForceClose,
-    "reset": Reset,
-}
 
-
-@click.command()
-@click.argument("verb", type=click.Choice(list(_EVENTS)))
+@click.command("open")
 @click.argument("service")
-@click.option("--module", "modules", multiple=True, help="A module that declares the service.")
+@module_option
 @settings_options
-def breaker(verb: str, service: str, modules: tuple[str, ...], **arguments: Any) -> None:
-    """Open a service's breaker until it is closed by hand, close it, or reset it to its first state.
+def open_(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
+    """Open the breaker of SERVICE, and keep it open until it is closed or reset by hand.
 
-    The whole fleet follows within milliseconds.
+    Callers are refused and background calls wait, as if the service were down; no trial is made.
     """
-    _, runtime = boot(arguments, modules, process="breaker")
-    view = _view(runtime, service)
-    event: Event = _EVENTS[verb]()
-    view.by_hand(event)
-    click.echo(f"{service}: {view.state.value}" + (", until it is closed by hand" if verb == "open" else ""))
+    _by_hand(service, ForceOpen(), modules, arguments)
+
+
+@click.command("close")
+@click.argument("service")
+@module_option
+@settings_options
+def close(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
+    """Close the breaker of SERVICE: calls go out again, and held ones are delivered."""
+    _by_hand(service, ForceClose(), modules, arguments)
+
+
+@click.command("reset")
+@click.argument("service")
+@module_option
+@settings_options
+def reset(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
+    """Put the breaker of SERVICE back into its first state: closed, and no failure counted."""
+    _by_hand(service, Reset(), modules, arguments)
+
+
+@click.group(cls=Group, sections={"Commands": (open_, close, reset)})
+def breaker() -> None:
+    """Open, close or reset a breaker by hand.
+
+    SERVICE is a service's key, as `seawall status` shows it. The whole fleet follows within milliseconds.
+    """
+
+
+def _by_hand(key: str, event: Event, modules: tuple[str, ...], arguments: dict[str, Any]) -> None:
+    _, runtime = boot(arguments, modules, process="breaker", beside_up=True)
+    view = _view(runtime, key)
+    record = view.by_hand(event)
+    state = view.state.value
+    color = "green" if state == "closed" else "red"
+    click.echo(f"{key}: " + click.style(state, fg=color) + (", until it is closed by hand" if record.forced else ""))
 
 
 def _view(runtime: Runtime, key: str) -> BreakerView:
     """The view of a service that is declared here, or that the fleet knows."""
     declared = registry.find(key)
+    if declared is not None and not declared.breaker:
+        raise ConfigurationError(f"service {key!r} is declared without a breaker")
     if declared is not None:
         return runtime.views.of(declared)
-    known = {name.rpartition(".")[0] for name in runtime.engine.queue.queues()} | set(
-        runtime.engine.breakers.read_all()
-    )
+    queues = (service_of_queue(name) for name in runtime.engine.queue.queues())
+    known = {name for name in queues if name} | set(runtime.engine.breakers.read_all())
     if key not in known:
-        raise ConfigurationError(f"no service {key!r} is known; known: {', '.join(sorted(known)) or 'none'}")
+        listed = ", ".join(sorted(known)) or "none; its workers have not started yet"
+        raise ConfigurationError(f"no service {key!r} is known{nearest(key, known)} (known: {listed})")
     view = BreakerView(key, key, runtime.engine.breakers)
     view.start()
     return view

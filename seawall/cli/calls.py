@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import time
 from typing import Any
@@ -10,25 +12,29 @@ import click
 import requests
 
 from seawall.boot import boot
-from seawall.cli.options import settings_options
+from seawall.cli.options import module_option, settings_options
 from seawall.client import ResilientServiceClient
-from seawall.errors import BrokerUnavailable, ServiceUnavailable
+from seawall.errors import ConfigurationError, RequestTooLarge
 from seawall.exits import Exit
+from seawall.kinds import nearest
+from seawall.runtime import registry
 
 __all__ = ["call"]
+
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
 @click.argument("service")
 @click.argument("method")
 @click.argument("path")
-@click.option("--module", "modules", multiple=True, help="A module that declares the service (or seawall.toml does).")
-@click.option("-d", "--data", help="A body; @FILE reads it from a file, @- from standard input.")
-@click.option("-j", "--json", "json_text", help="A JSON body.")
-@click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header.")
-@click.option("-i", "--include", is_flag=True, help="Print status and headers too.")
-@click.option("--timeout", type=float, help="Seconds for one attempt.")
-@click.option("--deadline", type=float, help="Seconds for all of it.")
+@click.option("-d", "--data", metavar="TEXT", help="A body; @FILE reads it from a file, @- from standard input.")
+@click.option("-j", "--json", "json_text", metavar="JSON", help="A JSON body, with its Content-Type.")
+@click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header; may be repeated.")
+@click.option("-i", "--include", is_flag=True, help="Print the answer's status and headers too.")
+@click.option("--timeout", type=_POSITIVE, metavar="SECONDS", help="For one attempt. [default: the service's]")
+@click.option("--deadline", type=_POSITIVE, metavar="SECONDS", help="For all of it.")
+@module_option
 @settings_options
 def call(
     service: str,
@@ -43,69 +49,109 @@ def call(
     deadline: float | None,
     **arguments: Any,
 ) -> int:
-    """Call SERVICE through its queue and print the answer, as in `seawall call chroma GET /ready`.
+    """Call SERVICE through its queue and print the answer: `seawall call chroma GET /ready -m app.services`.
 
-    Exits with 0 for an answer below 400, with 1 for another answer or an error, with 69 when the breaker is open or the
-    broker is away.
+    Retries and the breaker are those of every caller. Without a broker the call is made by this process. Exits with 0
+    for an answer below 400, with 1 for another answer, and with 69 when there is none: the breaker is open, the service
+    or the broker is away, the deadline has passed.
     """
-    boot({"log_level": "error", **{k: v for k, v in arguments.items() if v}}, modules, process="call", durable=False)
-    client = ResilientServiceClient.named(service)
     options = _options(data, json_text, headers, timeout, deadline)
+    quiet = {**arguments, "log_level": arguments["log_level"] or "critical"}
+    boot(quiet, modules, process="call", durable=False, beside_up=True)
+    client = _client(service)
     started = time.monotonic()
     try:
         response = client.request(method.upper(), path, **options)
-    except (ServiceUnavailable, BrokerUnavailable) as error:
-        click.echo(f"seawall: {error}", err=True)
-        return Exit.UNAVAILABLE
+    except RequestTooLarge as error:
+        raise click.UsageError(str(error)) from error
     except requests.HTTPError as error:
         response = error.response
     except requests.RequestException as error:
-        click.echo(f"seawall: {type(error).__name__}: {error}", err=True)
-        return Exit.FAILED
+        click.echo(f"seawall: {_named(error)}", err=True)
+        return Exit.UNAVAILABLE
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    _print(response, include, time.monotonic() - started)
+    if include:
+        _print_head(response, time.monotonic() - started)
+    _print_body(response)
     return Exit.OK if response.status_code < 400 else Exit.FAILED
+
+
+def _client(key: str) -> ResilientServiceClient:
+    if registry.find(key) is None:
+        known = [service.key for service in registry.all()]
+        listed = ", ".join(known) or "nothing"
+        raise ConfigurationError(
+            f"service {key!r} is not declared{nearest(key, known)} (declared: {listed}); name the module that declares "
+            "it with --module, or put it into seawall.toml"
+        )
+    return ResilientServiceClient.named(key)
 
 
 def _options(
     data: str | None, json_text: str | None, headers: tuple[str, ...], timeout: float | None, deadline: float | None
 ) -> Any:
-    options: dict[str, Any] = {}
+    """The keywords of `client.request`. Raises click's usage errors."""
+    if data is not None and json_text is not None:
+        raise click.UsageError("give either --data or --json")
+    given: dict[str, Any] = {"timeout": timeout, "deadline": deadline}
+    options = {name: value for name, value in given.items() if value is not None}
+    options["headers"] = dict(_header(header) for header in headers)
     if json_text is not None:
-        options["data"] = json_text.encode()
-        options["headers"] = {"Content-Type": "application/json"}
+        options["data"] = _json(json_text)
+        options["headers"] = {"Content-Type": "application/json", **options["headers"]}
     if data is not None:
         options["data"] = _body(data)
-    for header in headers:
-        name, colon, value = header.partition(":")
-        if not colon:
-            raise click.UsageError(f"--header {header!r} must be NAME:VALUE")
-        options.setdefault("headers", {})[name.strip()] = value.strip()
-    if timeout is not None:
-        options["timeout"] = timeout
-    if deadline is not None:
-        options["deadline"] = deadline
     return options
 
 
-def _body(data: str) -> bytes:
-    if data == "@-":
+def _header(given: str) -> tuple[str, str]:
+    name, colon, value = given.partition(":")
+    if not colon or not name.strip():
+        raise click.BadParameter(f"{given!r} must be NAME:VALUE", param_hint="'--header'")
+    return name.strip(), value.strip()
+
+
+def _json(given: str) -> bytes:
+    """As it was written, once it is known to be JSON."""
+    body = _body(given)
+    try:
+        json.loads(body)
+    except ValueError as error:
+        raise click.BadParameter(f"this is not JSON: {error}", param_hint="'--json'") from None
+    return body
+
+
+def _body(given: str) -> bytes:
+    if given == "@-":
         return sys.stdin.buffer.read()
-    if data.startswith("@"):
-        with click.open_file(data[1:], "rb") as file:
-            return bytes(file.read())
-    return data.encode()
+    if not given.startswith("@"):
+        return given.encode("utf-8", "surrogateescape")
+    try:
+        with open(given[1:], "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise click.UsageError(f"{given[1:]} cannot be read: {error.strerror}") from None
 
 
-def _print(response: requests.Response, include: bool, seconds: float) -> None:
-    if include:
-        click.echo(f"HTTP {response.status_code} {response.reason}  ({seconds * 1000:.1f} ms)")
-        for name, value in response.headers.items():
-            click.echo(f"{name}: {value}")
-        click.echo()
+def _named(error: Exception) -> str:
+    """The error with its kind, without addresses of objects as some libraries' texts have them."""
+    text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>:? ?", "", str(error))
+    return f"{type(error).__name__}: {text}"
+
+
+def _print_head(response: requests.Response, seconds: float) -> None:
+    click.echo(f"HTTP {response.status_code} {response.reason}")
+    for name, value in response.headers.items():
+        click.echo(f"{name}: {value}")
+    click.echo()
+    click.echo(f"seawall: answered within {seconds * 1000:.1f} ms", err=True)
+
+
+def _print_body(response: requests.Response) -> None:
+    """As it came; a terminal gets the line break that is missing."""
     sys.stdout.flush()
     sys.stdout.buffer.write(response.content)
     if response.content and not response.content.endswith(b"\n") and sys.stdout.isatty():
-        click.echo()
+        sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from seawall.boot import boot
-from seawall.cli.options import child_options, modules_argument, settings_options
+from seawall.cli.options import child_options, modules_argument, setting_option, settings_options
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
 from seawall.fleet import read_fleet
@@ -27,13 +27,14 @@ logger = logging.getLogger("seawall")
 
 @click.command()
 @modules_argument
+@setting_option("shutdown_timeout", "--shutdown-timeout", metavar="SECONDS", help="Between SIGTERM and exit.")
 @settings_options
-@click.option("--shutdown-timeout", type=float, help="Seconds between SIGTERM and exit.")
 @child_options
 def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
     """Run the calls of the services that MODULE (or seawall.toml) declares.
 
-    SIGTERM drains and exits in time, a second one exits at once, SIGHUP drains and starts afresh.
+    SIGTERM finishes what runs, gives the rest back and exits in time; a second one exits at once. SIGHUP does the same
+    and starts afresh, with new code and settings.
     """
     with Signals() as signals:
         settings, runtime = boot(arguments, modules, process="worker", name=process_name)
@@ -58,9 +59,10 @@ def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **ar
 @settings_options
 @child_options
 def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
-    """Hold the breakers' timers, try whether sick services are back, return dead workers' calls.
+    """Try whether sick services are back, and return the calls of dead workers.
 
-    Run two of them: one leads, the other takes over. MODULE declares the services, for their health paths.
+    Run two of them: one leads, the other takes over. MODULE declares the services, for their health paths. SIGTERM and
+    SIGHUP are those of a worker.
     """
     with Signals() as signals:
         _, runtime = boot(arguments, modules, process="supervisor", name=process_name)
@@ -76,19 +78,27 @@ def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, 
 
 @click.command()
 @modules_argument
+@setting_option("web_port", "--port", metavar="PORT", help="The port to listen on; 0 takes a free one.")
+@setting_option("web_host", "--host", metavar="ADDRESS", help="The address to listen on.")
 @settings_options
-@click.option("--host", "web_host", help="The address to listen on.")
-@click.option("--port", "web_port", type=int, help="The port to listen on; 0 takes a free one.")
 @child_options
 def web(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
-    """Answer /v1/api/status/services, /healthz and /readyz."""
-    settings, runtime = boot(arguments, modules, process="web", name=process_name)
+    """Answer the fleet's status and health over HTTP.
+
+    GET /v1/api/status/services: every service's breaker and queues. /v1/api/status: the same with workers and
+    supervisors, as `seawall status --json`. /healthz: this process runs. /readyz: broker, supervisor and workers are
+    there, else 503 with what is missing.
+    """
     try:
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError("the web process needs its extra: pip install 'seawall[server]'") from error
-    orphaned = ParentWatch(parent).orphaned
-    return serve(lambda: read_fleet(runtime, registry).as_json(), settings.web_host, settings.web_port, orphaned)
+    with Signals(hangup_stops=True) as signals:
+        settings, runtime = boot(arguments, modules, process="web", name=process_name)
+        read = lambda: read_fleet(runtime, registry).as_json()  # noqa: E731
+        code = serve(read, settings.web_host, settings.web_port, signals, ParentWatch(parent).orphaned)
+        _close(runtime)
+    return code
 
 
 def _need_services(process: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from seawall.boot import boot
 from seawall.cli.options import modules_argument, settings_options
-from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.cli.tables import console, duration
+from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.fleet import Fleet, ServiceLine, read_fleet
 from seawall.runtime import Runtime, registry
@@ -20,86 +22,131 @@ __all__ = ["fleet_table", "status"]
 #: Seconds between two looks of --watch.
 WATCH_SECONDS = 1.0
 _STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
+_NUMBERS = {"QUEUED": "queued", "HELD": "held", "LATER": "due_later", "RUNNING": "running", "DEAD": "dead"}
 
 
 @click.command()
 @modules_argument
-@settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--watch", is_flag=True, help="Stay, and update every second.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one object a line.")
+@click.option("--watch", is_flag=True, help="Stay until ctrl-C, and update every second.")
 @click.option("--check", "check_open", is_flag=True, help="Exit with 1 when a breaker is not closed.")
+@settings_options
 def status(modules: tuple[str, ...], as_json: bool, watch: bool, check_open: bool, **arguments: Any) -> int:
-    """Breakers, queues, workers and supervisors, fleet-wide."""
-    _, runtime = boot(arguments, modules, process="status")
+    """Show breakers, queues, workers and supervisors of the whole fleet.
+
+    QUEUED calls wait for a worker, HELD ones for an open breaker, LATER ones for their next attempt; DEAD ones are
+    dead letters. Naming a MODULE adds services that no worker has served yet.
+    """
+    if watch and check_open:
+        raise click.UsageError("--watch and --check exclude each other")
+    _, runtime = boot(arguments, modules, process="status", beside_up=True)
     if watch:
-        _watch(runtime, as_json)
-        return Exit.OK
+        return _watch(runtime, as_json)
     fleet = read_fleet(runtime, registry)
     if as_json:
         click.echo(json.dumps(fleet.as_json(), indent=2))
     else:
-        _console().print(fleet_table(fleet), _footer(fleet), sep="\n")
+        console().print(fleet_table(fleet), _footer(fleet), sep="\n")
     sick = any(line.breaker["state"] != "closed" for line in fleet.services)
     return Exit.FAILED if check_open and sick else Exit.OK
 
 
-def _watch(runtime: Runtime, as_json: bool) -> None:
+def _watch(runtime: Runtime, as_json: bool) -> int:
     """Until ctrl-C. An outage of the broker is shown, and survived."""
-    if as_json:
-        while True:
-            click.echo(json.dumps(read_fleet(runtime, registry).as_json()))
-            time.sleep(WATCH_SECONDS)
-    from rich.console import Group
+    try:
+        if as_json:
+            _watch_lines(runtime)
+        else:
+            _watch_table(runtime)
+    except KeyboardInterrupt:
+        return Exit.OK
+
+
+def _watch_lines(runtime: Runtime) -> NoReturn:
+    while True:
+        try:
+            shown = read_fleet(runtime, registry).as_json()
+        except BrokerUnavailable as error:
+            shown = {"error": str(error)}
+        click.echo(json.dumps(shown))
+        time.sleep(WATCH_SECONDS)
+
+
+def _watch_table(runtime: Runtime) -> NoReturn:
     from rich.live import Live
 
-    with Live(console=_console(), refresh_per_second=4) as live:
+    screen = console()
+    if not sys.stdout.isatty():
         while True:
-            try:
-                fleet = read_fleet(runtime, registry)
-                live.update(Group(fleet_table(fleet), _footer(fleet)))
-            except BrokerUnavailable as error:
-                live.update(f"[bold red]no contact:[/] {error}")
+            screen.print(_view(runtime))
             time.sleep(WATCH_SECONDS)
+    with Live(console=screen, auto_refresh=False) as live:
+        while True:
+            live.update(_view(runtime), refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def _view(runtime: Runtime) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    clock = time.strftime("%H:%M:%S")
+    try:
+        fleet = read_fleet(runtime, registry)
+    except BrokerUnavailable as error:
+        return Text(f"{clock}  {error}", style="bold red")
+    return Group(fleet_table(fleet), _footer(fleet, clock))
 
 
 def fleet_table(fleet: Fleet) -> Any:
     """One row per service, the sick ones first."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (
-        ("SERVICE", "left"), ("BREAKER", "left"), ("MEANING", "left"), ("QUEUED", "right"), ("HELD", "right"),
-        ("LATER", "right"), ("RUNNING", "right"), ("DEAD", "right"), ("WORKERS", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("SERVICE", "BREAKER", "MEANING"):
+        table.add_column(name)
+    for name in (*_NUMBERS, "WORKERS"):
+        table.add_column(name, justify="right")
     for line in sorted(fleet.services, key=lambda line: (line.breaker["state"] == "closed", line.key)):
-        row, state = line.as_json(), line.breaker["state"]
-        numbers = [str(row[name]) for name in ("queued", "held", "due_later", "running", "dead", "workers")]
-        table.add_row(line.key, f"[{_STYLES[state]}]{state}[/]", _meaning(line), *numbers)
+        state = line.breaker["state"]
+        table.add_row(line.key, Text(state, _STYLES[state]), Text(_meaning(line)), *_figures(line))
     return table
+
+
+def _figures(line: ServiceLine) -> list[Any]:
+    from rich.text import Text
+
+    row = line.as_json()
+    styles = {"held": "yellow", "dead": "yellow"}
+    figures = [Text(str(row[name]), styles.get(name, "") if row[name] else "dim") for name in _NUMBERS.values()]
+    return [*figures, Text(str(row["workers"]), "" if row["workers"] else "bold red")]
 
 
 def _meaning(line: ServiceLine) -> str:
     breaker = line.breaker
+    why = f": {breaker['last_error']}" if breaker["last_error"] else ""
     if breaker["state"] == "closed":
         failures = breaker["consecutive_failures"]
-        return f"{failures} of {breaker['failure_threshold']} failures" if failures else "healthy"
+        return f"{failures} of {breaker['failure_threshold']} failures{why}" if failures else "healthy"
+    if breaker["forced"]:
+        return f"held open by hand; `seawall breaker close {line.key}` closes it"
     if breaker["state"] == "half_open":
-        return "a trial is under way or free to be taken"
-    since = max(0.0, time.time() - (breaker["opened_at"] or time.time()))
-    return f"open for {since:.0f} s, next trial in {breaker['retry_after']:.0f} s"
+        return f"one trial call decides{why}"
+    since = max(0.0, breaker["as_of"] - (breaker["opened_at"] or breaker["as_of"]))
+    return f"for {duration(since)}, next trial in {duration(breaker['retry_after'])}{why}"
 
 
-def _footer(fleet: Fleet) -> str:
+def _footer(fleet: Fleet, clock: str = "") -> Any:
+    from rich.text import Text
+
     slots = sum(worker.get("slots", 0) for worker in fleet.workers)
-    leader = f"leader {fleet.leader}" if fleet.leader else "[yellow]no supervisor leads[/]"
-    workers = f"{len(fleet.workers)} worker(s) with {slots} slots" if fleet.workers else "[bold red]no worker runs[/]"
-    return f"\n{workers} · {len(fleet.supervisors)} supervisor(s) · {leader}"
+    workers = f"{_count(fleet.workers, 'worker')} with {slots} slots" if fleet.workers else "[bold red]no worker runs[/]"
+    leads = f"{fleet.leader} leads" if fleet.leader else "[yellow]no supervisor leads[/]"
+    services = "" if fleet.services else "no service is known: name a MODULE, or start a worker\n"
+    parts = [workers, _count(fleet.supervisors, "supervisor"), leads, *([clock] if clock else [])]
+    return Text.from_markup(f"{services}\n{' · '.join(parts)}")
 
 
-def _console() -> Any:
-    try:
-        from rich.console import Console
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("tables need rich: pip install 'seawall[server]', or use --json") from error
-    return Console(soft_wrap=False)
+def _count(things: list[Any], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

@@ -308,13 +308,13 @@ class TestSettle:
 
 class TestLease:
     def test_a_dead_workers_call_is_returned_first(self, dying: Stores) -> None:
-        for name in ("a", "b", "c"):
+        for name in ("b", "a", "c"):
             accept(dying.queue, BACKGROUND, name)
-        assert ids(fetch(dying.queue, BACKGROUND, free=2)) == ["a", "b"]
+        assert ids(fetch(dying.queue, BACKGROUND, free=2)) == ["b", "a"]
         returned = wait_until(lambda: fetch(dying.queue, BACKGROUND, free=1))  # takes c first
         assert ids(returned) == ["c"]
         found = wait_until(lambda: fetch(dying.queue, BACKGROUND, free=2))
-        assert (ids(found), [one.deaths for one in found]) == (["a", "b"], [1, 1])
+        assert (ids(found), [one.deaths for one in found]) == (["b", "a"], [1, 1])
 
     def test_a_returned_call_goes_before_those_that_wait(self, dying: Stores) -> None:
         accept(dying.queue, BACKGROUND, "a")

@@ -298,6 +298,11 @@ class TestReload:
         assert starts(world, "a") == [0, 3], "at once, without a delay"
         assert "started again in" not in caplog.text
 
+    def test_reload_that_went_wrong_excuses_no_later_end(self) -> None:
+        world = World({"a": [Life(3, 1), Life(3, 0), Life()]}, reloads=[1], stops=[10])
+        run(world, spec("a"))
+        assert starts(world, "a") == [0, 3.2, pytest.approx(6.65, abs=0.06)], "with their delays"
+
     def test_clean_end_that_nobody_asked_for_is_a_death(self) -> None:
         world = World({"a": [Life(3, 0), Life()]}, stops=[5])
         run(world, spec("a"))

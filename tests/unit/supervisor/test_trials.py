@@ -89,7 +89,7 @@ class House:
         self.clock = FixedClock(START)
         self.store = Store(self.clock)
         self.scheduler = HandScheduler(self.clock)
-        self.healthy: bool | str | None | Exception = None
+        self.healthy: bool | str | Exception | None = None
         self.has_health = False
         self.held = ""
         self.leads = True

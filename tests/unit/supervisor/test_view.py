@@ -29,7 +29,7 @@ class TestStore(MemoryStore):
     def __init__(self, clock: FixedClock) -> None:
         super().__init__(clock)
         self.reads = self.swaps = 0
-        self.away = self.loses_answers = False
+        self.away = self.loses_answers = self.interrupts = False
         self.hold: threading.Event | None = None
         self.held = threading.Event()
 
@@ -48,6 +48,9 @@ class TestStore(MemoryStore):
         if self.hold is not None:
             self.held.set()
             assert self.hold.wait(5)
+        if self.interrupts:
+            self.interrupts = False
+            raise KeyboardInterrupt
         if self.away:
             raise BrokerUnavailable("refused", written=False)
         swap = super().swap(key, expected_version, record, assumed_now)
@@ -224,13 +227,41 @@ class TestFolding:
         assert store.held.wait(5)
         for thread in threads[1:]:
             thread.start()
-        wait_until(lambda: len(view._writer._tickets) == 127)
+        wait_until(lambda: len(view._writer._tickets) == 128)
         store.hold.set()
         for thread in threads:
             thread.join(5)
 
         assert view.record.failures == 128
         assert store.swaps - asked == 2
+
+    def test_a_thread_that_is_interrupted_while_it_writes_for_others_leaves_the_rest_to_the_next(
+        self, store: TestStore
+    ) -> None:
+        view = started(store, Policy(failure_threshold=1000))
+        store.hold, store.interrupts = threading.Event(), True
+        interrupted: list[BaseException] = []
+
+        def fail_and_be_interrupted() -> None:
+            try:
+                fail(view)
+            except KeyboardInterrupt as error:
+                interrupted.append(error)
+
+        threads = [threading.Thread(target=fail_and_be_interrupted)]
+        threads += [threading.Thread(target=fail, args=(view,)) for _ in range(7)]
+        threads[0].start()
+        assert store.held.wait(5)
+        for thread in threads[1:]:
+            thread.start()
+        wait_until(lambda: len(view._writer._tickets) == 8)
+        store.hold.set()
+        for thread in threads:
+            thread.join(5)
+
+        assert len(interrupted) == 1
+        assert view.record.failures == 7
+        assert fail(view).failures == 8
 
     def test_every_failure_returns_when_it_is_stored(self, store: TestStore) -> None:
         view = started(store, Policy(failure_threshold=1000))

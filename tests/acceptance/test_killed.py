@@ -1,0 +1,180 @@
+"""`kill -9` of a worker, of the leading supervisor, of the embedded server: everything accepted runs within 15 s."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.acceptance.harness import Caller, Fleet, Stage, opened, playing, say
+from tests.support import Answer, CountingService, PrivateRedis, wait_until
+
+#: Seconds after a kill within which everything must have run: the promise.
+PROMISED = 15.0
+#: Calls in flight and retries pending when the kill comes.
+IN_FLIGHT, RETRIES = 5, 20
+#: Seconds before a failed attempt's next one: long enough to be pending when the kill comes.
+BACKOFF = 3.0
+
+
+@dataclass
+class Load:
+    """Calls that run until `release`, and calls whose first attempt has failed."""
+
+    slow: CountingService = field(default_factory=CountingService)
+    failing: CountingService = field(default_factory=CountingService)
+    sick: CountingService = field(default_factory=CountingService)
+    release: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        self.services = (self.slow, self.failing, self.sick)
+        for service in self.services:
+            service.start()
+        self.slow.script("*", Answer(hold=self.release))
+        self.failing.script("*", *[Answer(503)] * RETRIES, Answer())
+        self.sick.script("*", Answer(500))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        for service in self.services:
+            service.close()
+
+    def declared(self) -> dict[str, dict[str, object]]:
+        return {
+            "slow": {"url": self.slow.url},
+            "failing": {"url": self.failing.url, "backoff": BACKOFF, "failure_threshold": 1000},
+            "sick": {
+                "url": self.sick.url, "health_path": "/health", "recovery_timeout": 1.0,
+                "max_retries": 1, "failure_threshold": 1, "timeout": 1,
+            },
+        }  # fmt: skip
+
+    def queue(self, fleet: Fleet, caller: Caller) -> None:
+        """Have five calls in flight and twenty retries pending."""
+        caller.ask("enqueue", service="slow", calls=[["POST", f"/slow/{n}"] for n in range(IN_FLIGHT)])
+        caller.ask("enqueue", service="failing", calls=[["POST", f"/failing/{n}"] for n in range(RETRIES)])
+        wait_until(lambda: self.slow.count(method="POST") == IN_FLIGHT)
+        self.failing.wait_for(RETRIES)
+        wait_until(lambda: fleet.counts("failing").due == RETRIES)
+
+    def wait_until_done(self, fleet: Fleet, since: float) -> float:
+        """Seconds from `since` until every call has run to its end."""
+        wait_until(
+            lambda: fleet.drained("slow") and fleet.drained("failing"), 2 * PROMISED, message="not all calls ran"
+        )
+        took = time.monotonic() - since
+        assert len({request.path for request in self.slow.matching(method="POST")}) == IN_FLIGHT
+        assert Counter(request.path for request in self.failing.requests) == {
+            f"/failing/{n}": 2 for n in range(RETRIES)
+        }
+        return took
+
+
+def worker_and_only_supervisor(folder: Path, url: str) -> float:
+    """Nobody but the second worker is left."""
+    with Load() as load, Fleet(folder, url, load.declared()) as fleet:
+        first, supervisor, caller = fleet.start(workers=1, supervisors=1, callers=1)
+        waiting = caller.start("call", service="slow", method="GET", path="/slow/waiting", deadline=60)
+        load.slow.wait_for(1)
+        load.queue(fleet, caller)
+        fleet.start(workers=1)
+        first.kill()
+        supervisor.kill()
+        killed_at = time.monotonic()
+        load.release.set()
+        assert waiting.result(2 * PROMISED)["status"] == 200
+        return load.wait_until_done(fleet, killed_at)
+
+
+def worker_and_leader(folder: Path, url: str) -> tuple[float, float, float]:
+    """Another supervisor leads on: it returns the calls, and goes on with the trials of a sick service."""
+    with Load() as load, Fleet(folder, url, load.declared()) as fleet:
+        first, _, _, caller = fleet.start(workers=1, supervisors=2, callers=1)
+        caller.start("call", service="sick", method="GET", path="/")
+        opened(fleet, "sick")
+        load.sick.wait_for(1, path="/health")
+        load.queue(fleet, caller)
+        fleet.start(workers=1)
+        leader = fleet.leader()
+        fleet.of_pid(leader).kill()
+        first.kill()
+        killed_at = time.monotonic()
+        load.release.set()
+        before = load.sick.count("/health")
+        fleet.wait_for_leader(other_than=leader)
+        leads = time.monotonic() - killed_at
+        load.sick.wait_for(before + 1, path="/health", timeout=PROMISED)
+        tried = time.monotonic() - killed_at
+        return load.wait_until_done(fleet, killed_at), leads, tried
+
+
+def embedded_server(folder: Path) -> tuple[float, float]:
+    """`up` starts it again; what it had accepted is in its append-only file. What ran, runs once."""
+    with Load() as load, Fleet(folder, "", load.declared()) as fleet:
+        up = fleet.up("--no-web")
+        fleet.use(up.url())
+        caller: Caller = fleet.start(callers=1)[0]
+        load.queue(fleet, caller)
+        delayed = [["POST", f"/delayed/{n}", {"delay": 3.0}] for n in range(5)]
+        caller.ask("enqueue", service="slow", calls=delayed)
+        server = up.children("valkey-server")
+        assert len(server) == 1
+        psutil.Process(server[0]).kill()
+        killed_at = time.monotonic()
+        load.release.set()
+        back = wait_until(lambda: reached(fleet, server[0], up.children("valkey-server")), PROMISED) - killed_at
+        wait_until(lambda: fleet.drained("slow") and fleet.drained("failing"), 2 * PROMISED)
+        took = time.monotonic() - killed_at
+        once = Counter(request.path for request in load.slow.requests)
+        assert once == {f"/{kind}/{n}": 1 for kind in ("slow", "delayed") for n in range(IN_FLIGHT)}
+        assert len({request.path for request in load.failing.requests}) == RETRIES
+        up.terminate()
+        assert up.wait() == 0
+        return took, back
+
+
+def reached(fleet: Fleet, old: int, pids: list[int]) -> float:
+    """When the new server answers; 0 as long as it does not."""
+    try:
+        assert fleet.engine.link is not None
+        fleet.engine.link.command("PING")
+    except Exception:
+        return 0.0
+    return time.monotonic() if pids and pids != [old] else 0.0
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: PrivateRedis) -> Iterator[Stage]:
+    url = redis_server.url
+    with playing(
+        tmp_path_factory.mktemp("killed"),
+        only=lambda folder: worker_and_only_supervisor(folder, url),
+        leader=lambda folder: worker_and_leader(folder, url),
+        server=embedded_server,
+    ) as stage:
+        yield stage
+
+
+def test_after_a_worker_and_the_only_supervisor_another_worker_runs_all_25_calls(stage: Stage) -> None:
+    took = stage.result("only")
+    say(f"kill -9 of a worker and the only supervisor: all {IN_FLIGHT + RETRIES} ran within {took:.1f} s")
+    assert took < PROMISED
+
+
+def test_after_a_worker_and_the_leader_the_next_one_leads_and_all_25_calls_run(stage: Stage) -> None:
+    took, leads, tried = stage.result("leader")
+    say(f"kill -9 of a worker and the leader: new leader {leads:.1f} s, next trial {tried:.1f} s, all 25 {took:.1f} s")
+    assert max(took, leads, tried) < PROMISED
+
+
+def test_after_the_embedded_server_what_ran_has_run_once_and_the_rest_resumes(stage: Stage) -> None:
+    took, back = stage.result("server")
+    say(f"kill -9 of the embedded server: it is back in {back:.1f} s, all 30 calls ran within {took:.1f} s")
+    assert took < PROMISED

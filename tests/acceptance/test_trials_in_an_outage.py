@@ -1,0 +1,258 @@
+"""An outage of ten recovery intervals: the dead service sees one request in each, and the queue drains afterwards.
+
+Two workers and two supervisors, then the same without a supervisor, and with those killed who were making a trial. All
+figures are the services' own: when their requests arrived.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seawall.supervisor.breaker import State
+from tests.acceptance.harness import Caller, Fleet, Program, Stage, opened, playing, say
+from tests.support import Answer, CountingService, PrivateRedis, wait_until
+
+#: Seconds of an open breaker, and how many of these intervals the outage lasts.
+RECOVERY, INTERVALS = 0.6, 10
+#: Failed calls that open a breaker.
+THRESHOLD = 3
+#: Seconds for one attempt of a trial that is held open, so that there is time to kill who makes it; 5 s more are its lease.
+HELD_TIMEOUT = 1.5
+#: Seconds after the timer's end within which a supervisor's trial must arrive: promised are 0.25, on a machine of its own.
+LATE = 0.25 + 0.5
+#: What two clocks may differ by: an arrival is read after the trial was taken.
+TOLERANCE = 0.01
+#: Background calls that wait through the outage.
+HELD = 12
+
+
+@dataclass
+class Outage:
+    """One dead service and what it has seen since its breaker opened."""
+
+    key: str
+    service: CountingService
+    before: int = 0
+    opened_at: float = 0.0
+
+    def trials(self) -> list[float]:
+        """When the trials came."""
+        return [request.at for request in self.service.requests[self.before :]]
+
+    def gaps(self) -> list[float]:
+        arrived = [self.opened_at, *self.trials()]
+        return [later - earlier for earlier, later in itertools.pairwise(arrived)]
+
+    def has_opened(self, fleet: Fleet) -> None:
+        opened(fleet, self.key)
+        wait_until(lambda: fleet.running(self.key) == 0)
+        seen = self.service.requests
+        # The last failure that it took came in no later than the breaker opened; others may have been on their way.
+        self.before, self.opened_at = len(seen), seen[THRESHOLD - 1].at
+
+    def recovers(self, fleet: Fleet, calls: int = 0) -> float:
+        """The service is back: seconds until the breaker has closed and the queue has drained by itself."""
+        self.service.script("*", Answer())
+        started = time.monotonic()
+        wait_until(lambda: fleet.breaker(self.key).state is State.CLOSED, message=f"{self.key} does not recover")
+        wait_until(lambda: fleet.drained(self.key), message=f"the queue of {self.key} does not drain")
+        delivered = {request.path for request in self.service.requests if request.path.startswith("/held/")}
+        assert len(delivered) == calls
+        return time.monotonic() - started
+
+
+def declared(outages: dict[str, Outage], **more: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    common = {"recovery_timeout": RECOVERY, "max_retries": 1, "failure_threshold": THRESHOLD, "timeout": 0.5}
+    return {key: {"url": outage.service.url, **common, **more.get(key, {})} for key, outage in outages.items()}
+
+
+def dead_services(stack: ExitStack, *keys: str) -> dict[str, Outage]:
+    outages = {key: Outage(key, stack.enter_context(CountingService())) for key in keys}
+    for outage in outages.values():
+        outage.service.script("*", Answer(500))
+    return outages
+
+
+def trip(fleet: Fleet, caller: Caller, outages: dict[str, Outage]) -> None:
+    """Have each breaker opened by three failing calls: background ones, which go on waiting, or waited-for ones."""
+    for key in outages:
+        if key == "background":
+            caller.ask("enqueue", service=key, calls=[["POST", f"/held/{n}"] for n in range(HELD)])
+        else:
+            for _ in range(THRESHOLD):
+                caller.start("call", service=key, method="GET", path="/trip").exception(10)
+    for outage in outages.values():
+        outage.has_opened(fleet)
+
+
+def refusals_end(answers: list[Any]) -> set[str]:
+    """How all the hammering calls ended."""
+    return {end for answer in answers for end in answer.result(20)}
+
+
+def with_everything(folder: Path, url: str) -> dict[str, Any]:
+    """Two workers, two supervisors, two client processes; one service of each kind, and one that refuses connections."""
+    with ExitStack() as stack:
+        outages = dead_services(stack, "health", "background", "callers", "refused")
+        services = declared(outages, health={"health_path": "/health"})
+        fleet = stack.enter_context(Fleet(folder, url, services))
+        *workers, _, _, one, other = fleet.start(workers=2, supervisors=2, callers=2)
+        outages.pop("refused").service.stop()
+        one.ask("enqueue", service="refused", calls=[["POST", f"/held/{n}"] for n in range(HELD)])
+        trip(fleet, one, outages)
+        opened(fleet, "refused")
+        hammers = [caller.start("hammer", service="callers", path="/hammer", threads=3) for caller in (one, other)]
+        for outage in outages.values():
+            outage.service.wait_for(outage.before + INTERVALS, timeout=INTERVALS * (RECOVERY + LATE))
+        found = {
+            key: (outage.gaps(), outage.recovers(fleet, HELD if key == "background" else 0))
+            for key, outage in outages.items()
+        }
+        for caller in (one, other):
+            caller.ask("rest", service="callers")
+        return {**found, "ends": refusals_end(hammers), "refused": refused_gaps(workers)}
+
+
+def refused_gaps(workers: list[Program]) -> list[float]:
+    """From the workers' logs, as nobody else notices a refused connection: seconds between attempts, the first burst aside."""
+    stamps = sorted(stamp(line) for worker in workers for line in worker.lines("[Refused] POST") if "(attempt" in line)
+    return [later - earlier for earlier, later in itertools.pairwise(stamps) if later - earlier > RECOVERY / 4]
+
+
+def stamp(line: str) -> float:
+    """Seconds of the day, of a line of a log."""
+    hours, minutes, seconds = line.split()[0].split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def without_supervisor(folder: Path, url: str) -> dict[str, Any]:
+    """Workers offer held calls, callers take what is free, a second after the timer's end."""
+    with ExitStack() as stack:
+        outages = dead_services(stack, "health", "background", "callers")
+        fleet = stack.enter_context(Fleet(folder, url, declared(outages, health={"health_path": "/health"})))
+        _, _, one, other = fleet.start(workers=2, callers=2)
+        trip(fleet, one, outages)
+        hammers = [
+            caller.start("hammer", service=key, path="/hammer", threads=3)
+            for caller in (one, other)
+            for key in ("callers", "health")
+        ]
+        ends = time.monotonic() + INTERVALS * RECOVERY
+        wait_until(lambda: time.monotonic() >= ends, 2 * INTERVALS * RECOVERY)
+        found = {
+            key: (outage.gaps(), outage.recovers(fleet, HELD if key == "background" else 0))
+            for key, outage in outages.items()
+        }
+        for caller in (one, other):
+            for key in ("callers", "health"):
+                caller.ask("rest", service=key)
+        return {**found, "ends": refusals_end(hammers)}
+
+
+def killed_while_trying(folder: Path, url: str) -> dict[str, Any]:
+    """The leader dies in the middle of its health check, workers die in the middle of a held call's and a caller's trial."""
+    keys = ("health", "background", "callers")
+    with ExitStack() as stack:
+        outages = dead_services(stack, *keys)
+        services = declared(outages, health={"health_path": "/health"})
+        services = {key: {**options, "timeout": HELD_TIMEOUT} for key, options in services.items()}
+        fleet = stack.enter_context(Fleet(folder, url, services))
+        *workers, _, _, caller = fleet.start(workers=2, supervisors=2, callers=1)
+        trip(fleet, caller, outages)
+        hold = threading.Event()
+        stack.callback(hold.set)
+        for outage in outages.values():
+            outage.service.script("*", Answer(500, hold=hold), Answer(500))
+        hammer = caller.start("hammer", service="callers", path="/hammer", threads=3)
+        kill_whoever_tries(fleet, outages, workers)
+        for outage in outages.values():
+            outage.service.wait_for(outage.before + 3, timeout=30)
+        found = {
+            key: (outage.gaps(), outage.recovers(fleet, HELD if key == "background" else 0))
+            for key, outage in outages.items()
+        }
+        caller.ask("rest", service="callers")
+        return {**found, "ends": refusals_end([hammer])}
+
+
+def kill_whoever_tries(fleet: Fleet, outages: dict[str, Outage], workers: list[Program]) -> None:
+    """As soon as the first trial of each service is in the service's hands; a new worker comes for each dead one."""
+    for key, outage in outages.items():
+        outage.service.wait_for(outage.before + 1)
+        if key == "health":
+            fleet.of_pid(fleet.leader()).kill()
+            continue
+        last = f"[{key.capitalize()}] {outage.service.requests[outage.before].method}"
+        trying = max(workers, key=lambda worker: max(map(stamp, worker.lines(last)), default=0.0))
+        if trying.popen.poll() is None:
+            trying.kill()
+            fleet.worker()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: PrivateRedis) -> Iterator[Stage]:
+    url = redis_server.url
+    with playing(
+        tmp_path_factory.mktemp("outage"),
+        complete=lambda folder: with_everything(folder, url),
+        alone=lambda folder: without_supervisor(folder, url),
+        killed=lambda folder: killed_while_trying(folder, url),
+    ) as stage:
+        yield stage
+
+
+def tell(kind: str, gaps: list[float], recovered: float | None = None) -> None:
+    back = "" if recovered is None else f", closed and drained {recovered:.2f} s after the service's return"
+    say(f"{kind}: {len(gaps)} trials, {min(gaps):.3f} to {max(gaps):.3f} s apart (interval {RECOVERY} s){back}")
+
+
+@pytest.mark.parametrize("kind", ["health", "background", "callers"])
+def test_the_dead_service_sees_one_request_in_each_interval(stage: Stage, kind: str) -> None:
+    gaps, recovered = stage.result("complete")[kind]
+    tell(f"with supervisors, {kind}", gaps, recovered)
+    assert len(gaps) in (INTERVALS, INTERVALS + 1)
+    assert min(gaps) >= RECOVERY - TOLERANCE
+    assert max(gaps) < RECOVERY + LATE
+    assert recovered < RECOVERY + LATE + 2
+
+
+def test_so_it_is_with_a_service_that_refuses_connections(stage: Stage) -> None:
+    gaps = stage.result("complete")["refused"]
+    tell("with supervisors, connections refused", gaps)
+    assert len(gaps) >= INTERVALS
+    assert min(gaps) >= RECOVERY - TOLERANCE
+    assert max(gaps) < RECOVERY + LATE
+
+
+def test_callers_get_clear_errors_through_the_outage(stage: Stage) -> None:
+    for scenario in ("complete", "alone", "killed"):
+        assert stage.result(scenario)["ends"] <= {"200", "ServiceUnavailable", "HTTPError"}
+
+
+@pytest.mark.parametrize("kind", ["health", "background", "callers"])
+def test_without_a_supervisor_it_sees_no_more_and_recovers_too(stage: Stage, kind: str) -> None:
+    gaps, recovered = stage.result("alone")[kind]
+    tell(f"no supervisor, {kind}", gaps, recovered)
+    assert 3 <= len(gaps) <= INTERVALS
+    assert min(gaps) >= RECOVERY - TOLERANCE
+    assert recovered < RECOVERY + LATE + 4
+
+
+@pytest.mark.parametrize("kind", ["health", "background", "callers"])
+def test_who_dies_in_the_middle_of_a_trial_changes_nothing(stage: Stage, kind: str) -> None:
+    gaps, recovered = stage.result("killed")[kind]
+    lease = HELD_TIMEOUT + 5
+    tell(f"killed in the middle of a trial, {kind}", gaps, recovered)
+    assert gaps[1] >= lease - TOLERANCE, "the trial's lease was not waited for"
+    assert gaps[1] < lease + LATE + 2
+    assert min(gaps) >= RECOVERY - TOLERANCE
+    assert recovered < lease + RECOVERY + LATE + 2

@@ -1,0 +1,229 @@
+"""Waited-for calls over a broker, seen from the caller: answers, deadlines, refusals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from seawall import DeadlineExceeded, NoWorker, ResilientServiceClient, ServiceUnavailable, State
+from seawall import runtime as runtimes
+from seawall.actors.service import queue_names
+from seawall.calling import default_deadline
+from seawall.supervisor.breaker import ForceOpen
+from tests.support import Answer, CountingService, wait_until
+from tests.support.house import RemoteHouse, caller
+
+pytestmark = pytest.mark.usefixtures("calling")
+
+
+@pytest.fixture
+def calling(redis_url: str) -> Iterator[runtimes.Runtime]:
+    with caller(redis_url) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def house(calling: runtimes.Runtime, redis_url: str) -> Iterator[RemoteHouse]:
+    with RemoteHouse(redis_url) as house:
+        yield house
+
+
+@pytest.fixture
+def client(house: RemoteHouse, service: CountingService) -> ResilientServiceClient:
+    return ResilientServiceClient(service.url, "Chroma Server", key="chroma", max_retries=1, failure_threshold=3)
+
+
+class TestAnswers:
+    def test_a_real_response_comes_back(self, client: ResilientServiceClient, service: CountingService) -> None:
+        service.script(
+            "/query",
+            Answer(201, {"ids": [1]}, headers={"X-Trace": "7", "Set-Cookie": "seen=yes; Path=/"}),
+        )
+        response = client.post("/query", json={"q": "ä"}, params={"n": 5})
+        assert isinstance(response, requests.Response)
+        assert (response.status_code, response.reason, response.ok) == (201, "Created", True)
+        assert (response.json(), response.text) == ({"ids": [1]}, '{"ids": [1]}')
+        assert response.headers["x-trace"] == "7"
+        assert response.cookies["seen"] == "yes"
+        assert response.url == f"{service.url}/query?n=5"
+        assert 0 < response.elapsed.total_seconds() < 5
+        assert (response.request.method, response.request.url) == ("POST", response.url)
+        assert response.request.headers["Content-Type"] == "application/json"
+
+    @pytest.mark.parametrize("verb", ["get", "post", "put", "patch", "delete", "head", "options"])
+    def test_every_verb_arrives(self, client: ResilientServiceClient, service: CountingService, verb: str) -> None:
+        assert getattr(client, verb)("/thing").status_code == 200
+        assert [request.method for request in service.requests] == [verb.upper()]
+
+    @pytest.mark.parametrize("status", [400, 401, 404, 409, 422])
+    def test_a_client_error_is_an_answer(
+        self, client: ResilientServiceClient, service: CountingService, status: int
+    ) -> None:
+        service.script("*", Answer(status, {"error": "no"}))
+        response = client.get("/thing")
+        assert (response.status_code, response.json(), service.count()) == (status, {"error": "no"}, 1)
+        assert client.get_status()["consecutive_failures"] == 0
+
+    @pytest.mark.parametrize("status", [408, 429])
+    def test_being_too_slow_or_asking_too_much_is_neutral(
+        self, client: ResilientServiceClient, service: CountingService, status: int
+    ) -> None:
+        """Tried again, then an answer; it neither counts as a failure nor ends a streak of them."""
+        client = ResilientServiceClient(service.url, "Chroma Server", 2, key="chroma", failure_threshold=2)
+        service.script("*", Answer(500), Answer(500), Answer(status))
+        with pytest.raises(requests.HTTPError):
+            client.get("/thing")
+        assert client.get("/thing").status_code == status
+        assert service.count() == 4
+        assert client.get_status()["consecutive_failures"] == 1
+
+    def test_the_error_of_the_last_attempt_comes_back(
+        self, client: ResilientServiceClient, service: CountingService
+    ) -> None:
+        service.script("*", Answer(503, {"error": "busy"}))
+        with pytest.raises(requests.HTTPError) as answered:
+            client.get("/thing")
+        assert answered.value.response.json() == {"error": "busy"}
+        service.script("*", Answer(hang_up=True))
+        with pytest.raises(requests.ConnectionError):
+            client.get("/thing")
+
+
+class TestDeadlines:
+    def test_no_worker_is_said_within_two_seconds(self, calling: runtimes.Runtime, service: CountingService) -> None:
+        client = ResilientServiceClient(service.url, "Chroma Server", key="chroma")
+        started = time.monotonic()
+        with pytest.raises(NoWorker, match=r"'chroma\.waited'") as caught:
+            client.get("/ready")
+        assert time.monotonic() - started < 2
+        assert isinstance(caught.value, requests.Timeout)
+        counts = calling.engine.queue.counts(queue_names("chroma"))
+        assert (counts[0].ready, counts[0].leased) == (0, 0), "no worker that comes later sends it"
+
+    def test_a_worker_of_other_services_is_no_worker(
+        self, client: ResilientServiceClient, house: RemoteHouse, service: CountingService
+    ) -> None:
+        runtimes.registry.forget_listener(house._declared)
+        with pytest.raises(NoWorker, match=r"'git\.waited'"):
+            ResilientServiceClient(service.url, "Git Server", key="git").get("/ready")
+        assert client.get("/ready").status_code == 200
+
+    def test_the_caller_gets_a_timeout(self, client: ResilientServiceClient, service: CountingService) -> None:
+        release = threading.Event()
+        service.script("*", Answer(hold=release))
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="may still be carried out") as caught:
+            client.get("/slow", deadline=0.2)
+        assert time.monotonic() - started < 1
+        assert isinstance(caught.value, requests.Timeout)
+        assert isinstance(caught.value, TimeoutError)
+        release.set()
+
+    def test_a_call_past_its_deadline_never_starts(self, house: RemoteHouse, service: CountingService) -> None:
+        client = ResilientServiceClient(service.url, "Chroma Server", 1, concurrency=1)
+        release = threading.Event()
+        service.script("/slow", Answer(hold=release))
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(client.get, "/slow")
+            service.wait_for(1)
+            with pytest.raises(DeadlineExceeded, match="was not sent and never will be"):
+                client.get("/late", deadline=0.1)
+            release.set()
+            assert slow.result(5).status_code == 200
+        assert client.get("/after").status_code == 200
+        assert [request.path for request in service.requests] == ["/slow", "/after"]
+
+    def test_no_further_attempt_is_made_after_it(self, redis_url: str, service: CountingService) -> None:
+        service.script("*", Answer(500))
+        client = ResilientServiceClient(service.url, "Chroma Server", backoff=30)
+        with RemoteHouse(redis_url, backoff=1.0), pytest.raises(DeadlineExceeded, match=r"1 attempt\(s\) had failed"):
+            client.get("/thing", deadline=0.3)
+        assert service.count() == 1
+
+    @pytest.mark.parametrize("deadline", [0, -1])
+    def test_it_must_be_positive(self, client: ResilientServiceClient, deadline: float) -> None:
+        with pytest.raises(ValueError, match="deadline"):
+            client.get("/ready", deadline=deadline)
+
+    def test_by_default_it_covers_attempts_backoffs_and_the_queue(self) -> None:
+        service = ResilientServiceClient("http://chroma:6003", "Chroma Server", jitter=0).service
+        assert default_deadline(service, 3, 10.0) == 3 * 10 + (1 + 2) + 10
+
+
+class TestOpening:
+    """When the breaker opens, the callers of this process that wait are answered at once."""
+
+    def test_those_in_the_queue_are_refused_and_never_sent(self, house: RemoteHouse, service: CountingService) -> None:
+        client = ResilientServiceClient(service.url, "Chroma Server", 1, failure_threshold=1, concurrency=1)
+        release = threading.Event()
+        service.script("/first", Answer(500, hold=release))
+        with ThreadPoolExecutor(11) as pool:
+            first = pool.submit(client.get, "/first")
+            service.wait_for(1)
+            waiting = [pool.submit(client.get, f"/{number}") for number in range(10)]
+            wait_until(lambda: self.queued() == 10)
+            release.set()
+            opened = time.monotonic()
+            errors = [future.exception(5) for future in waiting]
+            assert time.monotonic() - opened < 1
+            assert isinstance(first.exception(5), requests.HTTPError)
+        assert all(isinstance(error, ServiceUnavailable) for error in errors)
+        assert all(50 < error.retry_after <= 60 for error in errors)  # type: ignore[union-attr]
+        assert service.count() == 1
+
+    def test_one_that_waits_for_its_next_attempt_learns_what_happened(
+        self, redis_url: str, service: CountingService
+    ) -> None:
+        service.script("*", Answer(500))
+        client = ResilientServiceClient(service.url, "Chroma Server", key="chroma", backoff=30)
+        with RemoteHouse(redis_url, backoff=1.0) as house, ThreadPoolExecutor(1) as pool:
+            future = pool.submit(client.get, "/thing")
+            wait_until(lambda: runtimes.current().engine.queue.counts(["chroma.waited"])[0].due == 1)
+            view = house._view("chroma")
+            assert view is not None
+            view.by_hand(ForceOpen())
+            error = future.exception(2)
+        assert isinstance(error, ServiceUnavailable)
+        assert "Server error 500" in str(error.__cause__)
+
+    @staticmethod
+    def queued() -> int:
+        return runtimes.current().engine.queue.counts(["chroma-server.waited"])[0].ready
+
+
+class TestReadYourOwnWrites:
+    def test_the_state_is_right_on_the_line_after_the_third_failure(
+        self, client: ResilientServiceClient, calling: runtimes.Runtime, service: CountingService
+    ) -> None:
+        service.script("*", Answer(500))
+        assert client.state is State.CLOSED
+        calling.engine.breakers.close()  # deaf to announcements: replies alone have to do
+        for _ in range(3):
+            with pytest.raises(requests.HTTPError):
+                client.get("/thing")
+        assert client.state.value == "open"
+
+    def test_another_process_learns_it_by_announcement(
+        self, client: ResilientServiceClient, redis_url: str, service: CountingService
+    ) -> None:
+        service.script("*", Answer(500))
+        other = runtimes.Runtime(runtimes.current().settings)
+        try:
+            elsewhere = other.views.of(client.service)
+            assert elsewhere.state is State.CLOSED
+            for _ in range(3):
+                with pytest.raises(requests.HTTPError):
+                    client.get("/thing")
+            wait_until(lambda: elsewhere.state is State.OPEN, 1)
+            before = runtimes.replace(other)
+            with pytest.raises(ServiceUnavailable):
+                client.get("/thing")
+            runtimes.replace(before)
+        finally:
+            other.close()
+        assert service.count() == 3

@@ -1,0 +1,628 @@
+"""The queue in Redis where it differs from its twin: what it leaves behind, what it costs, and what happens in an outage."""
+
+from __future__ import annotations
+
+import contextlib
+import socketserver
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from seawall.actors import redis_wake
+from seawall.actors.queue_store import Bury, Done, Group, Later, Put, Release, Want
+from seawall.actors.record import Progress, Reply, encode
+from seawall.actors.redis_queue import RedisQueue
+from seawall.actors.replies import Outcome
+from seawall.errors import BrokerUnavailable, QueueFull
+from seawall.redis_link import RedisLink, load_script
+from seawall.supervisor.breaker import State
+from tests.integration.stores import RedisStores, accept, answer, fake_time, fetch, ids, one
+from tests.support import PrivateRedis, wait_until
+
+WAITED, BACKGROUND = "chroma.waited", "chroma.background"
+#: Seconds; everything typed happens within this time.
+TYPED = 2.0
+LEASE = 0.6
+
+
+@pytest.fixture
+def stores(redis_url: str) -> Iterator[RedisStores]:
+    opened = RedisStores(redis_url, lease=5.0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def fragile(own_redis: PrivateRedis) -> Iterator[RedisStores]:
+    """Stores over a server that the test may stop, with short leases."""
+    opened = RedisStores(own_redis.url, lease=LEASE)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def inside(redis_url: str) -> Iterator[redis.Redis]:
+    """A client for looking at what is there."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+class TestWhatIsLeftBehind:
+    #: Sets and marks that stay: one per queue, worker or service, however many calls there were.
+    BOOKKEEPING = frozenset({"queues", "workers", "seen", "q:*:wake", "q:*:serving"})
+
+    def test_settled_calls_leave_only_what_expires(self, stores: RedisStores, inside: redis.Redis) -> None:
+        box = stores.mailbox()
+        box.expect("nothing that comes")  # so that it reads
+        for number in range(100):
+            accept(stores.queue, WAITED, f"w{number}", expires_in=60)
+            accept(stores.queue, BACKGROUND, f"b{number}", coalesce=f"p{number % 60}", expires_in=60, cap=1000)
+            accept(stores.queue, BACKGROUND, f"d{number}", delay=0.001)
+        self._live_on(stores, box.address)
+        for letter in stores.queue.dead_letters(BACKGROUND, count=1000):
+            assert stores.queue.purge(BACKGROUND, letter.id)
+        stores.queue.leave("w", [WAITED, BACKGROUND])
+        wait_until(lambda: not inside.exists(f"test:mail:{box.address}"))
+        kept = {key for key in self._keys(inside) if inside.ttl(key) < 0}
+        assert {self._shape(key) for key in kept} <= self.BOOKKEEPING
+        expiring = Counter(self._shape(key) for key in self._keys(inside) - kept)
+        assert set(expiring) <= {"done:*", "fetched:*", "grace"}
+        assert expiring["done:*"] <= 200
+        assert expiring["fetched:*"] == 1
+
+    def _live_on(self, stores: RedisStores, mailbox: str) -> None:
+        """Retry, release, bury, cancel and finish calls until none is left."""
+        stores.queue.cancel(BACKGROUND, ["b99", "d99"])
+        for turn in range(10_000):
+            stores.queue.beat("w", b"{}", [WAITED, BACKGROUND], [])
+            found = fetch(stores.queue, WAITED, BACKGROUND, free=50, limit=50)
+            if not found and stores.queue.counts([BACKGROUND])[0].due == 0:
+                return
+            for position, delivery in enumerate(found):
+                kind = (turn + position) % 5
+                if kind == 0 and delivery.progress.attempt < 2:
+                    stores.queue.settle(delivery, Later(0.001, Progress(attempt=delivery.progress.attempt + 1)))
+                elif kind == 1 and delivery.token < 3:
+                    stores.queue.settle(delivery, Release(first=bool(position % 2)))
+                elif kind == 2 and delivery.queue == BACKGROUND:
+                    stores.queue.settle(delivery, Bury("rejected"))
+                else:
+                    stores.queue.settle(delivery, Done(Outcome(response=answer()), mailbox, keep=1.0))
+        raise AssertionError("the queue does not empty")
+
+    @staticmethod
+    def _keys(inside: redis.Redis) -> set[str]:
+        return {key.decode() for key in inside.scan_iter("*")}
+
+    @staticmethod
+    def _shape(key: str) -> str:
+        """`test:done:8a1f` -> `done:*`, `test:q:x:wake` -> `q:*:wake`."""
+        name = key.removeprefix("test:")
+        if name.startswith("q:"):
+            return f"q:*:{name.rpartition(':')[2]}"
+        return f"{name.partition(':')[0]}:*" if ":" in name else name
+
+    def test_fire_and_forget_keeps_no_results(self, stores: RedisStores, inside: redis.Redis) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        stores.queue.settle(one(stores.queue, BACKGROUND), Done(Outcome(response=answer(body=b"x" * 10_000))))
+        assert inside.get("test:done:a") == b""
+        assert 0 < inside.ttl("test:done:a") <= 60
+
+    def test_watchers_and_mail_expire(self, stores: RedisStores, inside: redis.Redis) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        box = stores.mailbox()
+        stores.queue.watch(BACKGROUND, "a", box)
+        assert inside.ttl("test:watch:a") > 0
+        stores.queue.settle(one(stores.queue, BACKGROUND), Done(Outcome(response=answer()), keep=1))
+        assert inside.exists("test:watch:a") == 0
+        assert inside.ttl(f"test:mail:{box.address}") > 0
+
+
+class TestWhatACallCosts:
+    CALLS = 40
+
+    def test_few_commands_and_none_that_grows_with_the_keyspace(self, stores: RedisStores, inside: redis.Redis) -> None:
+        """One waited-for call back to back: three scripts and two blocking pops, in four round trips of which the caller
+        waits for one. The scripts run about 45 small commands, all O(1) or O(log n)."""
+        box = stores.mailbox()
+        worker = stores.another()
+        self._call(stores, worker, box, "warm up")
+        inside.config_resetstat()
+        for number in range(self.CALLS):
+            self._call(stores, worker, box, f"c{number}")
+        stats = {name.removeprefix("cmdstat_"): row["calls"] for name, row in inside.info("commandstats").items()}
+        stats.pop("config|resetstat", None), stats.pop("info", None)
+        outer = {name: stats.pop(name, 0) / self.CALLS for name in ("evalsha", "blpop")}
+        assert outer["evalsha"] == pytest.approx(3, abs=0.2)
+        assert outer["blpop"] <= 2.2
+        assert "eval" not in stats
+        slow = {"keys", "scan", "sscan", "hscan", "zscan", "hgetall", "hkeys", "hvals", "sort", "lrange", "dbsize"}
+        assert not slow & set(stats)
+        assert sum(stats.values()) / self.CALLS < 55
+
+    def _call(self, stores: RedisStores, worker: RedisQueue, box, id: str) -> None:
+        waiter = box.expect(id)
+        accept(stores.queue, WAITED, id, expires_in=30)
+        found = []
+        while not found:
+            worker.wait([WAITED, BACKGROUND], 5)
+            found = fetch(worker, WAITED, BACKGROUND, gate="chroma")
+        worker.settle(found[0], Done(Outcome(response=answer()), box.address))
+        assert waiter.wait(5) is not None
+
+    def test_many_threads_share_round_trips(self, own_redis: PrivateRedis) -> None:
+        """64 threads put at once: the first one's write goes out alone, the others' together while it is under way."""
+        link = RedisLink(own_redis.url, answer_timeout=10)
+        queue = RedisQueue(link, "test")
+        accept(queue, BACKGROUND, "first")
+        with ThreadPoolExecutor(64) as pool, own_redis.client() as inside:
+            before = inside.info("stats")["total_reads_processed"]
+            own_redis.freeze()
+            puts = [pool.submit(accept, queue, BACKGROUND, f"c{number}") for number in range(64)]
+            wait_until(lambda: len(link._jobs) == 63)
+            own_redis.thaw()
+            assert all(put.result(10).accepted for put in puts)
+            assert inside.info("stats")["total_reads_processed"] - before <= 4
+            assert queue.counts([BACKGROUND])[0].ready == 65
+        queue.close()
+        link.close()
+
+    def test_a_thousand_callers_wait_on_one_connection(self, stores: RedisStores, inside: redis.Redis) -> None:
+        box = stores.mailbox()
+        before = inside.info("clients")["connected_clients"]
+        waiters = [box.expect(f"c{number}") for number in range(1000)]
+        wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
+        assert inside.info("clients")["connected_clients"] - before <= 1
+        with inside.pipeline(transaction=False) as pipe:
+            for number in range(1000):
+                pipe.rpush(f"test:mail:{box.address}", encode(Reply(id=f"c{number}", status=200)))
+            pipe.execute()
+        assert all(waiter.wait(5) is not None for waiter in waiters)
+        assert box.waiting() == 0
+
+
+class TestScripts:
+    def test_a_server_that_forgot_the_scripts_is_taught_again(self, stores: RedisStores, inside: redis.Redis) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        inside.script_flush()
+        answers = stores.queue.put([Put(BACKGROUND, name, b"-") for name in ("b", "c", "d")])
+        assert [one.accepted for one in answers] == [True] * 3
+        assert inside.info("commandstats")["cmdstat_eval"]["calls"] >= 1
+        assert ids(fetch(stores.queue, BACKGROUND)) == ["a", "b", "c", "d"]
+
+    @pytest.mark.parametrize(("script", "argument"), [("settle", "no such verb"), ("look", "x"), ("dead", "x")])
+    def test_an_unknown_verb_is_an_error(self, stores: RedisStores, script: str, argument: str) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        delivery = one(stores.queue, BACKGROUND)
+        source = load_script("seawall.actors", script, prelude="queue")
+        with pytest.raises(redis.ResponseError, match="knows no"):
+            stores.link.run(source, "test:", argument, BACKGROUND, "a", delivery.token)
+
+
+class TestOutage:
+    def test_no_running_call_is_taken_for_dead_after_an_outage(
+        self, own_redis: PrivateRedis, fragile: RedisStores
+    ) -> None:
+        accept(fragile.queue, BACKGROUND, "held")
+        accept(fragile.queue, BACKGROUND, "orphan")
+        held, _ = fetch(fragile.queue, BACKGROUND)
+        own_redis.kill()
+        threading.Event().wait(LEASE * 1.2)  # both leases run out meanwhile
+        own_redis.restart()
+        other = fragile.another()
+        assert fetch(other, BACKGROUND) == []
+        back = time.monotonic()
+        while not (found := fetch(other, BACKGROUND)):
+            assert fragile.queue.beat("w", b"{}", [BACKGROUND], [held]) == []
+            threading.Event().wait(0.01)
+            assert time.monotonic() - back < 5
+        assert time.monotonic() - back > LEASE / 2
+        assert [(one.id, one.deaths) for one in found] == [("orphan", 1)]
+        assert fragile.queue.settle(held, Done())
+
+    def test_everything_accepted_is_there_after_a_kill(self, own_redis: PrivateRedis, fragile: RedisStores) -> None:
+        accept(fragile.queue, BACKGROUND, "ready")
+        accept(fragile.queue, BACKGROUND, "due", delay=0.01)
+        accept(fragile.queue, BACKGROUND, "retried")
+        first = fetch(fragile.queue, BACKGROUND, free=1)[0]
+        fragile.queue.settle(first, Later(0.01, Progress(attempt=1)))
+        own_redis.kill()
+        own_redis.restart()
+        found: list = []
+        wait_until(lambda: found.extend(fetch(fragile.queue, BACKGROUND)) or len(found) == 3)
+        assert sorted(ids(found)) == ["due", "ready", "retried"]
+        assert [one.progress.attempt for one in found if one.id == first.id] == [1]
+
+    def test_a_put_repeated_after_a_freeze_runs_once(self, own_redis: PrivateRedis, fragile: RedisStores) -> None:
+        accept(fragile.queue, BACKGROUND, "before")
+        own_redis.freeze()
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as caught:
+            accept(fragile.queue, BACKGROUND, "a")
+        assert caught.value.written
+        assert time.monotonic() - began < TYPED
+        own_redis.thaw()
+        wait_until(lambda: accept(fragile.queue, BACKGROUND, "a").accepted)
+        assert ids(fetch(fragile.queue, BACKGROUND)) == ["before", "a"]
+        assert fetch(fragile.queue, BACKGROUND) == []
+
+    def test_calls_handed_out_into_a_freeze_are_not_lost_to_it(self, own_redis: PrivateRedis) -> None:
+        """The frozen server carries out every fetch that gave up waiting; no worker has died of it."""
+        stores = RedisStores(own_redis.url, lease=30)
+        for number in range(12):
+            accept(stores.queue, BACKGROUND, f"c{number:02}")
+        assert ids(fetch(stores.queue, BACKGROUND, free=1)) == ["c00"]
+        own_redis.freeze()
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable):
+                fetch(stores.queue, BACKGROUND, free=4)
+        own_redis.thaw()
+        wait_until(lambda: stores.another().counts([BACKGROUND])[0].leased > 1)
+        found = fetch(stores.queue, BACKGROUND, free=20, limit=20)
+        assert ids(found) == [f"c{number:02}" for number in range(1, 12)]
+        assert {one.deaths for one in found} == {0}
+        assert fetch(stores.queue, BACKGROUND) == []
+        stores.close()
+
+    def test_a_reply_that_came_while_the_mailbox_was_cut_off_is_read_later(
+        self, own_redis: PrivateRedis, fragile: RedisStores
+    ) -> None:
+        box = fragile.mailbox()
+        accept(fragile.queue, WAITED, "a")
+        delivery = one(fragile.queue, WAITED)
+        waiter = box.expect("a")
+        with own_redis.client() as inside:
+            wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
+            inside.client_kill_filter(_type="normal", skipme=True)
+            fragile.queue.settle(delivery, Done(Outcome(response=answer()), box.address))
+        assert waiter.wait(5) is not None
+
+    def test_a_server_that_is_gone_is_typed_and_nothing_was_written(
+        self, own_redis: PrivateRedis, fragile: RedisStores
+    ) -> None:
+        accept(fragile.queue, WAITED, "before")
+        own_redis.stop()
+        began = time.monotonic()
+        for verb in (
+            lambda: accept(fragile.queue, WAITED, "a"),
+            lambda: fetch(fragile.queue, WAITED),
+            lambda: fragile.queue.counts([WAITED]),
+            lambda: fragile.queue.wait([WAITED], 5),
+        ):
+            with pytest.raises(BrokerUnavailable) as caught:
+                verb()
+            assert not caught.value.written
+        assert time.monotonic() - began < TYPED
+
+    def test_a_frozen_server_keeps_nobody_longer_than_promised(
+        self, own_redis: PrivateRedis, fragile: RedisStores
+    ) -> None:
+        """Also not those who come while others wait: each is in the second exchange at the latest."""
+        accept(fragile.queue, WAITED, "before")
+        own_redis.freeze()
+        took: list[float] = []
+
+        def put(number: int) -> None:
+            threading.Event().wait(number * 0.1)
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable):
+                accept(fragile.queue, WAITED, f"c{number}")
+            took.append(time.monotonic() - began)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, range(8)))
+        assert len(took) == 8
+        assert max(took) < TYPED + 0.2  # a busy machine is late now and then
+
+
+class _Stubborn(socketserver.ThreadingTCPServer):
+    """A server that lets one in, and has one answer for everything else."""
+
+    daemon_threads = True
+
+    def __init__(self, reply: bytes) -> None:
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                with contextlib.suppress(OSError):
+                    while header := self.rfile.readline():
+                        words = [self.rfile.read(int(self.rfile.readline()[1:]) + 2) for _ in range(int(header[1:]))]
+                        self.wfile.write(b"+OK\r\n" if words[0].startswith(b"CLIENT") else reply)
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[str]:
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"redis://127.0.0.1:{self.server_address[1]}"
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"-LOADING Redis is loading the dataset in memory",
+        b"-READONLY You can't write against a read only replica.",
+        b"-MISCONF Errors writing to the AOF file: No space left on device",
+        b"-BUSY Redis is busy running a script.",
+        b"-MASTERDOWN Link with MASTER is down",
+        b"-NOREPLICAS Not enough good replicas to write.",
+    ],
+    ids=lambda text: text[1:].split()[0].decode().lower(),
+)
+def test_a_server_that_takes_no_writes_now_counts_as_away(refusal: bytes) -> None:
+    """So that a finished call's settlement is tried again, and not dropped."""
+    with _Stubborn(refusal + b"\r\n").running() as url:
+        stores = RedisStores(url, lease=5)
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as caught:
+            fetch(stores.queue, WAITED)
+        assert not caught.value.written
+        with contextlib.suppress(BrokerUnavailable):
+            assert isinstance(stores.queue.put([Put(WAITED, "a", b"-")])[0], BrokerUnavailable)
+        assert time.monotonic() - began < TYPED
+        stores.close()
+
+
+def test_a_refusal_that_nobody_foresaw_is_typed_too() -> None:
+    with _Stubborn(b"-NOPERM this user has no permissions\r\n").running() as url:
+        stores = RedisStores(url, lease=5)
+        assert isinstance(stores.queue.put([Put(WAITED, "a", b"-")])[0], BrokerUnavailable)
+        stores.close()
+
+
+class TestOutOfMemory:
+    def test_a_full_server_refuses_new_calls_and_drains(self, own_redis: PrivateRedis, fragile: RedisStores) -> None:
+        box = fragile.mailbox()
+        waiter = box.expect("0", service="Chroma")
+        with own_redis.client() as inside:
+            accept(fragile.queue, BACKGROUND, "0")
+            fragile.queue.watch(BACKGROUND, "0", box)
+            inside.config_set("maxmemory", int(inside.info("memory")["used_memory"]) + 3_000_000)
+            accepted = self._fill(fragile)
+            assert accepted >= 4
+            inside.config_set("maxmemory", int(inside.info("memory")["used_memory"]) - 500_000)
+            self._use_every_verb(fragile)
+            done = 0
+            while found := fetch(fragile.queue, BACKGROUND):
+                assert fragile.queue.beat("w", b"{}", [BACKGROUND], found) == []
+                for delivery in found:
+                    outcome = Outcome(response=answer())
+                    assert fragile.queue.settle(delivery, Done(outcome, keep=60 if delivery.id == "0" else 0))
+                    done += 1
+            assert done == accepted - 3
+            assert waiter.wait(5) is not None
+            assert accept(fragile.queue, BACKGROUND, "room again").accepted
+
+    def _fill(self, stores: RedisStores) -> int:
+        """Put until the server is full; how many calls it took, with the first one."""
+        for number in range(1, 1000):
+            taken = stores.queue.put([Put(BACKGROUND, str(number), b"x" * 200_000)])[0]
+            if isinstance(taken, QueueFull):
+                return number
+        raise AssertionError("the server does not fill up")
+
+    def _use_every_verb(self, stores: RedisStores) -> None:
+        """What makes room, or lets others know, works on a full server."""
+        queue = stores.queue
+        assert queue.cancel(BACKGROUND, ["1"])[0].state == "cancelled"
+        later, released, buried = fetch(queue, BACKGROUND, free=3)
+        assert queue.settle(later, Later(60, Progress(attempt=1)))
+        assert queue.cancel(BACKGROUND, [later.id])[0].state == "cancelled"
+        assert queue.settle(released, Release())
+        assert queue.settle(buried, Bury("rejected"))
+        assert queue.replay(BACKGROUND, buried.id, 60)
+        assert queue.cancel(BACKGROUND, [buried.id])[0].state == "cancelled"
+        assert queue.sweep(BACKGROUND) == (0, 0, 0)
+        queue.leave("w", [BACKGROUND])
+        queue.wait([BACKGROUND], 0.01)
+        queue.wait([BACKGROUND, WAITED], 0.01)
+
+
+class Sleeper(threading.Thread):
+    """A fetcher that sleeps on queues; `woken` is set when it wakes, `at` tells when."""
+
+    def __init__(self, queue: RedisQueue, queues: list[str], timeout: float | None = 30) -> None:
+        super().__init__()
+        self._sleep = lambda: queue.wait(queues, timeout)
+        self.woken = threading.Event()
+        self.at = 0.0
+
+    def run(self) -> None:
+        self._sleep()
+        self.at = time.monotonic()
+        self.woken.set()
+
+
+def _fall_asleep(stores: RedisStores, inside: redis.Redis, *queues: str, timeout: float | None = 30) -> Sleeper:
+    """A sleeper of its own process, as soon as its blocking pop is under way."""
+    asleep = inside.info("clients")["blocked_clients"]
+    sleeper = Sleeper(stores.another(), list(queues), timeout)
+    sleeper.start()
+    wait_until(lambda: inside.info("clients")["blocked_clients"] == asleep + 1)
+    return sleeper
+
+
+class TestWakeUps:
+    #: Seconds; measured 0.3 ms here, the rest is for a machine that does something else as well.
+    SOON = 0.1
+
+    def test_a_put_wakes_an_idle_fetcher_at_once(self, stores: RedisStores, inside: redis.Redis) -> None:
+        sleeper = _fall_asleep(stores, inside, WAITED, BACKGROUND)
+        began = time.monotonic()
+        accept(stores.queue, BACKGROUND, "a")
+        assert sleeper.woken.wait(5)
+        assert sleeper.at - began < self.SOON
+
+    def test_a_retry_and_a_release_wake_one_too(self, stores: RedisStores, inside: redis.Redis) -> None:
+        for ending in (Later(30, Progress(attempt=1)), Release()):
+            accept(stores.queue, BACKGROUND, f"a{type(ending).__name__}")
+            delivery = wait_until(lambda: fetch(stores.queue, BACKGROUND))[0]
+            inside.delete(f"test:q:{BACKGROUND}:wake")
+            sleeper = _fall_asleep(stores, inside, BACKGROUND)
+            stores.queue.settle(delivery, ending)
+            assert sleeper.woken.wait(2)
+
+    def test_a_call_is_fetched_when_its_time_comes(self, stores: RedisStores) -> None:
+        """The timer runs on this side of the wire: the server's own would be late by up to its `hz`."""
+        lateness = []
+        for number in range(3):
+            accept(stores.queue, BACKGROUND, f"c{number}", delay=0.05)
+            due = time.monotonic() + 0.05
+            found: list = []
+            while not found:
+                fetched = stores.queue.fetch([Group(8, (Want(BACKGROUND, "", 8),))])
+                found = list(fetched.deliveries)
+                if not found:
+                    stores.queue.wait([BACKGROUND], fetched.next_due_in)
+            lateness.append(time.monotonic() - due)
+            stores.queue.settle(found[0], Done())
+        assert min(lateness) < 0.02
+        assert max(lateness) < self.SOON
+
+    def test_an_earlier_call_wakes_a_fetcher_that_waits_for_a_later_one(
+        self, stores: RedisStores, inside: redis.Redis
+    ) -> None:
+        accept(stores.queue, BACKGROUND, "late", delay=60)
+        fetch(stores.queue, BACKGROUND)
+        inside.delete(f"test:q:{BACKGROUND}:wake")
+        sleeper = _fall_asleep(stores, inside, BACKGROUND, timeout=60)
+        accept(stores.queue, BACKGROUND, "early", delay=30)
+        assert sleeper.woken.wait(2)
+
+    def test_a_lost_token_costs_only_a_slow_poll(
+        self, stores: RedisStores, inside: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_wake, "POLL_SECONDS", 1)
+        accept(stores.queue, BACKGROUND, "a")
+        assert inside.lpop(f"test:q:{BACKGROUND}:wake") == b"1"  # popped by a process that died of it
+        sleeper = _fall_asleep(stores, inside, BACKGROUND, timeout=None)
+        assert sleeper.woken.wait(3)
+        assert ids(fetch(stores.queue, BACKGROUND)) == ["a"]
+
+    def test_a_fetcher_that_leaves_work_behind_wakes_the_next(self, stores: RedisStores, inside: redis.Redis) -> None:
+        for name in ("a", "b", "c"):
+            accept(stores.queue, BACKGROUND, name)
+        sleepers = [_fall_asleep_or_wake(stores, BACKGROUND) for _ in range(3)]
+        for _ in range(3):
+            wait_until(lambda: any(sleeper.woken.is_set() for sleeper in sleepers))
+            woken = next(sleeper for sleeper in sleepers if sleeper.woken.is_set())
+            sleepers.remove(woken)
+            one(stores.queue, BACKGROUND, free=1)
+
+    def test_a_fetcher_without_room_does_not_keep_a_token(self, stores: RedisStores, inside: redis.Redis) -> None:
+        """Its pop is still under way when its slots fill up by another way; somebody else must hear of the next call."""
+        full = stores.another()
+        full.wait([BACKGROUND], 0.01)  # leaves its pop under way, and is the first in the line
+        idle = _fall_asleep(stores, inside, BACKGROUND)
+        busy = Sleeper(full, [])
+        busy.start()
+        began = time.monotonic()
+        accept(stores.queue, BACKGROUND, "a")
+        assert idle.woken.wait(2)
+        assert idle.at - began < self.SOON
+        full.poke()
+        busy.join()
+
+    def test_a_fetcher_that_turns_to_other_queues_passes_a_token_on(
+        self, stores: RedisStores, inside: redis.Redis
+    ) -> None:
+        first = stores.another()
+        first.wait([BACKGROUND], 0.01)
+        accept(stores.queue, BACKGROUND, "a")  # its token goes to the first one, which does not look
+        idle = _fall_asleep(stores, inside, BACKGROUND)
+        turned = Sleeper(first, [WAITED])
+        turned.start()
+        assert idle.woken.wait(2)
+        first.poke()
+        turned.join()
+
+    def test_a_fetcher_that_stops_takes_no_token_with_it(self, stores: RedisStores, inside: redis.Redis) -> None:
+        stopped = stores.another()
+        stopped.wait([BACKGROUND], 0.01)
+        idle = _fall_asleep(stores, inside, BACKGROUND)
+        stopped.rest([BACKGROUND])
+        assert not idle.woken.is_set()
+        accept(stores.queue, BACKGROUND, "a")
+        assert idle.woken.wait(2)
+
+    def test_the_timer_of_a_fetcher_that_stops_or_fills_up_is_somebody_elses(
+        self, stores: RedisStores, inside: redis.Redis
+    ) -> None:
+        first = stores.another()
+        accept(stores.queue, BACKGROUND, "due", delay=60)
+        assert fetch(first, BACKGROUND) == []  # it has set its timer
+        inside.delete(f"test:q:{BACKGROUND}:wake")
+        idle = _fall_asleep(stores, inside, BACKGROUND)
+        first.rest([BACKGROUND])
+        assert idle.woken.wait(2)
+        idle = _fall_asleep(stores, inside, BACKGROUND)
+        accept(stores.queue, WAITED, "w")
+        assert ids(fetch(first, WAITED, BACKGROUND, free=1)) == ["w"]  # its last slot
+        assert idle.woken.wait(2)
+
+    def test_two_fetchers_do_not_starve_each_other(self, stores: RedisStores) -> None:
+        done: Counter[str] = Counter()
+        over = threading.Event()
+
+        def work(name: str) -> None:
+            queue = stores.another()
+            while not over.is_set():
+                found = fetch(queue, BACKGROUND, free=1)
+                for delivery in found:
+                    queue.settle(delivery, Done())
+                    done[name] += 1
+                if not found:
+                    queue.wait([BACKGROUND], 0.1)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
+        for thread in threads:
+            thread.start()
+        for number in range(200):
+            accept(stores.queue, BACKGROUND, f"c{number}")
+        wait_until(lambda: done.total() == 200)
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert min(done.values()) >= 20
+
+
+def _fall_asleep_or_wake(stores: RedisStores, queue: str) -> Sleeper:
+    sleeper = Sleeper(stores.another(), [queue])
+    sleeper.start()
+    return sleeper
+
+
+@pytest.mark.parametrize("off", [-120.0, 120.0])
+def test_a_wrong_clock_in_this_process_decides_nothing(
+    stores: RedisStores, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    fake_time(monkeypatch, off)
+    accept(stores.queue, WAITED, "a", expires_in=30)
+    accept(stores.queue, WAITED, "soon", delay=0.05, expires_in=30)
+    held = one(stores.queue, WAITED)
+    assert stores.queue.beat("w", b"{}", [WAITED], [held]) == []
+    assert stores.queue.workers_serving(WAITED) == 1
+    assert fetch(stores.queue, WAITED) == []  # neither the lease nor the delay is over
+    assert ids(wait_until(lambda: fetch(stores.queue, WAITED))) == ["soon"]
+    assert stores.queue.settle(held, Done())
+    assert stores.queue.sweep(WAITED) == (0, 0, 0)
+
+
+def test_the_gate_reads_what_the_breakers_store_writes(stores: RedisStores, inside: redis.Redis) -> None:
+    stores.set_breaker("chroma", State.HALF_OPEN, "a")
+    assert inside.hmget("test:breaker:chroma", "state", "trial") == [b"half_open", b"a"]
+    accept(stores.queue, BACKGROUND, "a")
+    assert one(stores.queue, BACKGROUND, gate="chroma").trial
+    known, _ = stores.breakers.read("chroma")
+    assert known is not None
+    assert known.trial == "a"  # the ticket is spent, the record is as it was

@@ -1,0 +1,407 @@
+"""Supervisors with a real server, a real scheduler and real time: trials, failover, outages, a dead scheduler."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from seawall.exits import Exit
+from seawall.redis_link import RedisLink
+from seawall.supervisor import service, watchdog
+from seawall.supervisor.breaker import Policy, Record, State
+from seawall.supervisor.leader import Leader, leader_info
+from seawall.supervisor.recovery import Recovery
+from seawall.supervisor.redis_store import RedisStore
+from seawall.supervisor.scheduler import make_scheduler
+from seawall.supervisor.service import Supervisor
+from seawall.supervisor.trials import Trials
+from seawall.supervisor.view import BreakerView
+from tests.support import PrivateRedis
+from tests.support.attention import GivenSignals
+from tests.support.waiting import wait_until
+
+NAMESPACE = "sea"
+RECOVERY, TRIAL_LEASE = 0.3, 0.3
+#: Seconds between a timer's end and its trial, at the most: what is promised.
+PUNCTUAL = 0.25
+
+
+class Rig:
+    """One supervisor with what it needs of the other rooms; a process of the fleet, as far as the server can tell."""
+
+    def __init__(self, url: str, name: str = "s1", *, trial_lease: float = TRIAL_LEASE) -> None:
+        self.link = RedisLink(url)
+        self.store = RedisStore(self.link, NAMESPACE)
+        self.scheduler = make_scheduler()
+        self.leader = Leader(self.link, NAMESPACE, name, lease=0.5)
+        policy = Policy(failure_threshold=1, recovery_timeout=RECOVERY, trial_lease=trial_lease)
+        self.view = BreakerView("chroma", "Chroma", self.store, policy, grace_s=60.0)
+        self.view.start()
+        self.healthy: bool | str = True
+        self.has_health = False
+        self.held = ""
+        self.asked_at: list[float] = []
+        self.asked = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
+        self.sweeps = 0
+        trials = Trials(
+            self.store,
+            self.scheduler,
+            target=lambda key: self.view,
+            health=self._ask,
+            has_health=lambda key: self.has_health,
+            oldest=lambda key: self.held,
+            leads=lambda: self.leader.leads,
+        )
+        recovery = Recovery(lambda: ["chroma.background"], self._sweep)
+        self.supervisor = Supervisor(self.leader, trials, recovery, self.store, self.scheduler, tick=0.1)
+
+    def _ask(self, key: str) -> bool | str:
+        # When the trial was taken, by the store; how long the news took from there on is the machine's affair.
+        self.asked_at.append(self.view.record.next_trial_at - max(RECOVERY, TRIAL_LEASE))
+        self.asked.set()
+        self.answers.wait(10)
+        return self.healthy
+
+    def _sweep(self, queue: str) -> tuple[int, int, int]:
+        self.sweeps += 1
+        return 0, 0, 0
+
+    def leading(self) -> Rig:
+        self.supervisor.start()
+        wait_until(lambda: self.supervisor.leads)
+        return self
+
+    def open(self) -> Record:
+        return self.view.failed(self.store.now(), self.view.generation, "connection refused")
+
+    @property
+    def record(self) -> Record:
+        return self.store.read("chroma")[0] or Record()
+
+    def pause(self) -> None:
+        """As SIGSTOP: no tick, no timer, and no resignation."""
+        self.scheduler.pause()
+
+    def close(self) -> None:
+        self.answers.set()
+        self.supervisor.stop(1.0)
+        self.store.close()
+        self.link.close()
+
+
+MakeRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig() -> Iterator[MakeRig]:
+    rigs: list[Rig] = []
+
+    def make(*args: Any, **options: Any) -> Rig:
+        rigs.append(Rig(*args, **options))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig, redis_url: str) -> Rig:
+    return make_rig(redis_url)
+
+
+class TestTrials:
+    def test_health_path_is_asked_in_time_and_closes_the_breaker(self, rig: Rig) -> None:
+        rig.leading()
+        rig.has_health = True
+        due = rig.open().next_trial_at
+        wait_until(lambda: rig.record.state is State.CLOSED)
+        assert due <= rig.asked_at[0] <= due + PUNCTUAL
+
+    def test_failing_trials_start_a_recovery_timeout_apart(self, rig: Rig) -> None:
+        rig.leading()
+        rig.has_health, rig.healthy = True, "HTTP 503"
+        rig.open()
+        wait_until(lambda: len(rig.asked_at) == 3)
+        gaps = [later - earlier for earlier, later in zip(rig.asked_at, rig.asked_at[1:], strict=False)]
+        assert all(RECOVERY <= gap <= RECOVERY + PUNCTUAL for gap in gaps), gaps
+
+    def test_held_call_becomes_the_trial_in_time(self, rig: Rig) -> None:
+        rig.leading()
+        rig.held = "call-1"
+        due = rig.open().next_trial_at
+        record = wait_until(lambda: rig.record if rig.record.trial else None)
+        assert record.trial == "call-1"
+        assert due <= record.changed_at <= due + PUNCTUAL
+
+    def test_without_either_the_slot_is_free_in_time(self, rig: Rig) -> None:
+        rig.leading()
+        due = rig.open().next_trial_at
+        record = wait_until(lambda: rig.record if rig.record.state is State.HALF_OPEN else None)
+        assert record.trial == ""
+        assert due <= record.changed_at <= due + PUNCTUAL
+        rig.held = "call-1"
+        wait_until(lambda: rig.record.trial == "call-1")
+
+    def test_breakers_that_opened_before_are_found_at_the_start(self, make_rig: MakeRig, redis_url: str) -> None:
+        opener = make_rig(redis_url, "s0")
+        due = opener.open().next_trial_at
+        wait_until(lambda: opener.store.now() > due)
+        rig = make_rig(redis_url)
+        rig.has_health = True
+        rig.leading()
+        wait_until(lambda: rig.record.state is State.CLOSED)
+
+    def test_slow_health_check_holds_up_neither_the_lease_nor_a_stop(self, rig: Rig) -> None:
+        rig.has_health = True
+        rig.answers.clear()
+        rig.leading()
+        rig.open()
+        assert rig.asked.wait(5)
+        term, sweeps = rig.leader.fence, rig.sweeps
+        wait_until(lambda: rig.sweeps > sweeps + 5)
+        assert rig.leader.fence == term
+        began = time.monotonic()
+        rig.supervisor.stop(0.1)
+        assert time.monotonic() - began < 2.0
+
+    def test_health_check_that_hangs_does_not_hold_up_the_next_trial(self, rig: Rig) -> None:
+        """Its lease is over, so it counts as failed; a timer that APScheduler skipped would be lost."""
+        rig.has_health = True
+        rig.answers.clear()
+        rig.leading()
+        rig.open()
+        wait_until(lambda: len(rig.asked_at) == 2)
+        assert RECOVERY <= rig.asked_at[1] - rig.asked_at[0] <= RECOVERY + PUNCTUAL
+
+    def test_stop_waits_for_the_trial_that_is_being_made(self, make_rig: MakeRig, redis_url: str) -> None:
+        rig = make_rig(redis_url, trial_lease=10.0)
+        rig.has_health = True
+        rig.answers.clear()
+        rig.leading()
+        rig.open()
+        assert rig.asked.wait(5)
+        stopping = threading.Thread(target=rig.supervisor.stop, args=(5.0,))
+        stopping.start()
+        wait_until(lambda: not leader_info(rig.link, NAMESPACE).owner, message="another one may lead meanwhile")
+        stopping.join(0.1)
+        assert stopping.is_alive()
+        rig.answers.set()
+        stopping.join(5)
+        assert rig.record.state is State.CLOSED
+
+
+class TestTwoSupervisors:
+    @pytest.fixture
+    def two(self, make_rig: MakeRig, redis_url: str) -> tuple[Rig, Rig]:
+        first, second = make_rig(redis_url, "s1").leading(), make_rig(redis_url, "s2")
+        second.supervisor.start()
+        return first, second
+
+    def test_only_the_leader_sweeps(self, two: tuple[Rig, Rig]) -> None:
+        first, second = two
+        wait_until(lambda: first.sweeps >= 5)
+        assert second.sweeps == 0
+
+    def test_other_leads_at_once_when_the_leader_stops(self, two: tuple[Rig, Rig]) -> None:
+        first, second = two
+        first.open()
+        wait_until(lambda: "trial:chroma" in [job.id for job in first.scheduler.get_jobs()])
+        first.supervisor.quiet()
+        assert "trial:chroma" not in [job.id for job in first.scheduler.get_jobs()]
+        first.supervisor.stop()
+        first.supervisor.stop()
+        wait_until(lambda: second.supervisor.leads, timeout=0.4)
+        assert not first.supervisor.leads
+
+    def test_other_leads_when_the_leader_is_paused_and_the_leader_acts_no_more(self, two: tuple[Rig, Rig]) -> None:
+        first, second = two
+        second.held = "call-of-second"
+        first.held = "call-of-first"
+        first.pause()
+        wait_until(lambda: second.supervisor.leads)
+        first.scheduler.resume()
+        assert not first.supervisor.leads, "before its first tick"
+        first.open()
+        wait_until(lambda: first.record.trial)
+        assert first.record.trial == "call-of-second"
+        assert second.leader.fence > first.leader.fence
+
+    def test_leader_killed_in_the_middle_of_a_trial_changes_nothing(self, two: tuple[Rig, Rig]) -> None:
+        first, second = two
+        for rig in two:
+            rig.has_health, rig.healthy = True, "HTTP 503"
+        first.answers.clear()
+        first.open()
+        assert first.asked.wait(5)
+        first.pause()
+        assert second.asked.wait(5)
+        assert second.asked_at[0] - first.asked_at[0] >= RECOVERY, "never two within a recovery timeout"
+        first.healthy = True
+        first.answers.set()
+        wait_until(lambda: len(second.asked_at) > 1)
+        assert second.record.state is not State.CLOSED, "the late answer counts for nothing"
+
+    def test_who_lives_and_who_leads_can_be_read(self, two: tuple[Rig, Rig]) -> None:
+        first, _ = two
+
+        def reports() -> dict[str, bool]:
+            names = first.link.command("ZRANGE", f"{NAMESPACE}:supervisors", 0, -1)
+            texts = [first.link.command("GET", f"{NAMESPACE}:supervisor:{name.decode()}") for name in names]
+            return {report["id"]: report["leads"] for report in map(json.loads, filter(None, texts))}
+
+        wait_until(lambda: reports() == {"s1": True, "s2": False})
+        first.supervisor.stop()
+        wait_until(lambda: reports() == {"s2": True})
+
+
+class TestOutage:
+    def test_all_is_built_anew_when_the_broker_returns(
+        self, make_rig: MakeRig, own_redis: PrivateRedis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "seawall.supervisor")
+        rig = make_rig(own_redis.url).leading()
+        rig.has_health = True
+        rig.open()
+        own_redis.kill()
+        wait_until(lambda: "leads no longer (term 1)" in caplog.messages)
+        own_redis.restart()
+        back = time.monotonic()
+        wait_until(lambda: rig.asked_at)
+        assert time.monotonic() - back < 2.0
+        wait_until(lambda: rig.record.state is State.CLOSED)
+        assert rig.leader.fence == 2
+        logged = [line for line in caplog.messages if line.startswith("the broker (lease)")]
+        assert len(logged) == 2, "its start and its end"
+
+    def test_supervisor_may_be_started_before_the_broker(self, make_rig: MakeRig, own_redis: PrivateRedis) -> None:
+        own_redis.kill()
+        rig = make_rig(own_redis.url)
+        rig.supervisor.start()
+        own_redis.restart()
+        wait_until(lambda: rig.supervisor.leads)
+
+    def test_stop_ends_in_time_while_the_broker_is_frozen(self, make_rig: MakeRig, own_redis: PrivateRedis) -> None:
+        rig = make_rig(own_redis.url).leading()
+        own_redis.freeze()
+        stopping = threading.Thread(target=rig.supervisor.stop, args=(0.5,))
+        stopping.start()
+        stopping.join(6.0)
+        own_redis.thaw()
+        assert not stopping.is_alive()
+
+
+class Running:
+    """`run` on a thread of its own."""
+
+    def __init__(self, supervisor: Supervisor, **options: Any) -> None:
+        self.signals = GivenSignals()
+        self._ends: list[Exit | None] = []
+        self._thread = threading.Thread(target=lambda: self._ends.append(supervisor.run(self.signals, **options)))
+        self._thread.start()
+
+    @property
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self, timeout: float = 5.0) -> Exit | None:
+        self._thread.join(timeout)
+        assert self._ends, f"still runs after {timeout} s"
+        return self._ends[0]
+
+
+class TestRun:
+    @pytest.fixture(autouse=True)
+    def quick_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(service, "LOOK_SECONDS", 0.1)
+
+    def test_stop_signal_ends_it(self, rig: Rig) -> None:
+        running = Running(rig.supervisor)
+        wait_until(lambda: rig.supervisor.leads)
+        running.signals.stop()
+        assert running.end() is Exit.OK
+        assert leader_info(rig.link, NAMESPACE).owner == ""
+
+    def test_second_signal_ends_it_at_once(self, rig: Rig) -> None:
+        rig.has_health = True
+        rig.answers.clear()
+        running = Running(rig.supervisor, timeout=30.0)
+        wait_until(lambda: rig.supervisor.leads)
+        rig.open()
+        assert rig.asked.wait(5)
+        running.signals.stop()
+        running.signals.stop()
+        assert running.end() is Exit.CUT_OFF
+
+    def test_hangup_asks_for_a_fresh_start(self, rig: Rig) -> None:
+        running = Running(rig.supervisor)
+        wait_until(lambda: rig.supervisor.leads)
+        running.signals.reload()
+        assert running.end() is None
+        assert leader_info(rig.link, NAMESPACE).owner == ""
+
+    def test_orphan_stops(self, rig: Rig) -> None:
+        assert Running(rig.supervisor, orphaned=lambda: rig.supervisor.leads).end() is Exit.OK
+
+    def test_scheduler_whose_thread_died_ends_the_process(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An error in update_job ends APScheduler's thread, and `running` stays True."""
+        monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+        running = Running(rig.supervisor)
+        wait_until(lambda: rig.supervisor.leads)
+
+        def cut(job: Any) -> None:
+            raise ConnectionError("cut in the middle of an update")
+
+        monkeypatch.setattr(rig.scheduler._jobstores["default"], "update_job", cut)
+        assert running.end(5.0) is Exit.SOFTWARE
+        assert rig.scheduler.running
+        assert "the scheduler no longer works (its thread has died)" in caplog.text
+        wait_until(lambda: not leader_info(rig.link, NAMESPACE).owner, message="another one leads at once")
+
+    def test_scheduler_that_hangs_ends_the_process(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(watchdog, "SILENT_AFTER", 0.3)
+        running = Running(rig.supervisor)
+        wait_until(lambda: rig.supervisor.leads)
+        with rig.scheduler._jobstores_lock:
+            assert running.end(5.0) is Exit.SOFTWARE
+        assert "the scheduler no longer works" in caplog.text
+
+    def test_broker_that_is_away_is_nothing_to_end_for(
+        self, make_rig: MakeRig, own_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watchdog, "SILENT_AFTER", 0.3)
+        rig = make_rig(own_redis.url)
+        running = Running(rig.supervisor)
+        wait_until(lambda: rig.supervisor.leads)
+        own_redis.kill()
+        wait_until(lambda: not rig.supervisor.leads)
+        assert running.goes_on
+        own_redis.restart()
+        wait_until(lambda: rig.supervisor.leads)
+        running.signals.stop()
+        assert running.end() is Exit.OK
+
+
+def test_stop_is_safe_before_start(rig: Rig) -> None:
+    rig.supervisor.stop()
+    rig.supervisor.quiet()
+
+
+def test_ticks_are_no_news(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rig.leading()
+    wait_until(lambda: rig.sweeps >= 5)
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("seawall")]
+    assert ours == ["leads now (term 1)"]
