@@ -196,6 +196,7 @@ class Hub:
         for delivery in fetched.deliveries:
             self._receive(delivery)
         if self._suspects:
+            self._keep_one_suspect()
             return
         with self._lock:
             queues = [queue for lane in self._open_lanes() for queue in lane.open_queues()]
@@ -229,6 +230,19 @@ class Hub:
             self._suspects.append(delivered)
         else:
             self.buffer(delivered.delivery.queue).put(delivered)
+
+    def _keep_one_suspect(self) -> None:
+        """The others wait in their queues, not under a lease of ours: they would be blamed for what this one does.
+
+        A breaker's trial stays in any case: it is handed out once.
+        """
+        kept = [suspect for suspect in self._suspects if suspect.delivery.trial]
+        back = [suspect for suspect in self._suspects if not suspect.delivery.trial]
+        if not kept:
+            kept, back = back[:1], back[1:]
+        self._suspects = deque(kept)
+        for suspect in reversed(back):
+            self.settle(suspect.delivery, Release())
 
     def _run_suspect(self) -> None:
         """A call whose worker died runs alone, so that no neighbour is blamed if it kills this process too."""

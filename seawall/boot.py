@@ -29,16 +29,18 @@ def boot(
     process: str,
     name: str | None = None,
     durable: bool = True,
-    beside_up: bool = False,
+    for_people: bool = False,
 ) -> tuple[Settings, Runtime]:
     """Settings from the arguments and the environment, and a runtime that the user's modules have declared services in.
 
-    With `beside_up` and no broker URL anywhere, the broker is that of the `seawall up` which runs in this folder. Raises
-    ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process.
+    A command `for_people` logs nothing unless it is told to, because it speaks itself, and with no broker URL anywhere
+    it looks at the `seawall up` which runs in this folder. Raises ConfigurationError; with `durable`, also for memory
+    mode, which has nothing to offer to a second process.
     """
     settings = load_settings(arguments)
-    setup_logging(settings.log_format, settings.log_level, process=name or process)
-    if beside_up and settings.sources["broker_url"] == "default" and (url := url_of_up(settings.data_dir)):
+    quiet = for_people and settings.sources["log_level"] != "argument"
+    setup_logging(settings.log_format, "critical" if quiet else settings.log_level, process=name or process)
+    if for_people and settings.sources["broker_url"] == "default" and (url := url_of_up(settings.data_dir)):
         settings = replace(settings, broker_url=url)
     if durable and settings.memory_mode:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ from seawall import runtime as runtimes
 from seawall.actors.options import CallOptions, WaitOptions
 from seawall.actors.prepare import Prepared, prepare
 from seawall.actors.record import Call, new_call_id
+from seawall.actors.redact import path_only
 from seawall.actors.service import (
     DEFAULT_CONCURRENCY,
     DEFAULT_FAILURE_THRESHOLD,
@@ -238,11 +239,12 @@ class ResilientServiceClient:
         prepared = self._background(method, path, options, how)
         if isinstance(prepared, Exception):
             raise prepared
-        answer = enqueue_all(runtimes.current(), self._service, [prepared])[0]
+        house, service = runtimes.current(), self._service
+        answer = enqueue_all(house, service, [prepared])[0]
         if isinstance(answer, Exception):
-            logging.getLogger(self._service.logger_name).error(
-                "[%s] fire: %s %s was not queued: %s", self._service.name, method, path.partition("?")[0], answer
-            )
+            what, times = f"{method} {path_only(path)}", house.count_unqueued(service.key)
+            log = logging.getLogger(service.logger_name)
+            log.error("[%s] fire: %s was not queued (%d so far): %s", service.name, what, times, answer)
 
     def snapshot(self, project_id: str, message: str = "Auto-save") -> None:
         """Fire a git snapshot of a project; while one waits, a newer one of the same project takes its place."""

@@ -79,7 +79,9 @@ def read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
     lines = []
     for key in order:
         about = _About.of(registry.find(key), key, served.get(key))
-        lines.append(ServiceLine(key, _status(about, key, records.get(key), breakers.now()), next(counts), next(counts)))
+        lines.append(
+            ServiceLine(key, _status(about, key, records.get(key), breakers.now()), next(counts), next(counts))
+        )
     supervisors, leader = _supervisors(runtime)
     return Fleet(lines, sorted(reports, key=lambda report: str(report.get("id"))), supervisors, leader)
 

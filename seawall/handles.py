@@ -12,7 +12,7 @@ from seawall.actors.queue_store import Standing
 from seawall.actors.record import Attempt
 from seawall.actors.replies import Outcome
 from seawall.actors.service import Service
-from seawall.errors import BrokerUnavailable, CallCancelled, CallFailed, DeadlineExceeded, ServiceUnavailable
+from seawall.errors import BrokerUnavailable, CallCancelled, DeadlineExceeded, ResultExpired, ServiceUnavailable
 
 __all__ = ["Handle"]
 
@@ -45,12 +45,13 @@ class Handle:
         return f"<call {self.id} to {self._service.key}>"
 
     def status(self) -> str:
-        """queued, held, due, running, succeeded, failed, dead, cancelled or gone.
+        """queued, held, due, running, succeeded, skipped, dead, cancelled or gone.
 
-        `held` waits for the breaker, `due` for its time or its next attempt. `gone` ended too long ago to be known.
+        `held` waits for the breaker, `due` for its time or its next attempt. `dead` lies in the dead letters. `gone` ended
+        too long ago to be known.
         Raises BrokerUnavailable.
         """
-        if self._outcome is not None:
+        if self._outcome is not None and not isinstance(self._outcome.error, ResultExpired):
             return _ended(self._outcome)
         standing = self._standing()
         if standing.where in ("ready", "due"):
@@ -124,8 +125,12 @@ class Handle:
 
 
 def _ended(outcome: Outcome) -> str:
-    if outcome.error is None:
-        return "succeeded"
-    if isinstance(outcome.error, CallFailed):
-        return "dead"
-    return "cancelled" if isinstance(outcome.error, CallCancelled) else "failed"
+    """How a background call ended: one that failed for good is a dead letter, unless it was taken back or dropped."""
+    match outcome.error:
+        case None:
+            return "succeeded"
+        case CallCancelled():
+            return "cancelled"
+        case ServiceUnavailable():
+            return "skipped"
+    return "dead"

@@ -70,6 +70,8 @@ class Runtime:
         self.waiting = Waiting()
         self.results = Results()
         self.house: LocalHouse | None = None
+        self.unqueued: dict[str, int] = {}
+        """Calls that `fire` could not queue, by service."""
         self.memory = memory
         self._why_memory = why_memory
         self._lock = threading.Lock()
@@ -117,6 +119,12 @@ class Runtime:
             if answer.state == "cancelled":
                 refused = refusal(service.name, view.admit().retry_after, answer.progress)
                 self.waiting.answer(id, Outcome(error=refused, attempts=answer.progress.attempt, breaker=view.record))
+
+    def count_unqueued(self, key: str) -> int:
+        """Note a call that was fired and could not be queued; how many of this service there are."""
+        with self._lock:
+            self.unqueued[key] = self.unqueued.get(key, 0) + 1
+            return self.unqueued[key]
 
     def close(self, drain: float = 0.0) -> None:
         """Stop the workers of memory mode, after up to `drain` seconds of going on; close every connection."""

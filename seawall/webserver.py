@@ -34,9 +34,11 @@ def serve(
     port: int,
     signals: Signals,
     orphaned: Callable[[], bool] = lambda: False,
-) -> int:
-    """Serve until a signal asks for a stop, or the parent is gone. Raises ConfigurationError when the address cannot
-    be had."""
+) -> Exit | None:
+    """Serve until a signal, or until the parent is gone; None after SIGHUP, which asks for a fresh start.
+
+    Raises ConfigurationError when the address cannot be had.
+    """
     listener = _listen(host, port)
     config = uvicorn.Config(
         make_app(read_fleet),
@@ -47,8 +49,8 @@ def serve(
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     logger.info("listening on http://%s", shown_address(host, listener.getsockname()[1]))
-    asyncio.run(_serve(_Server(config), listener, signals, orphaned))
-    return Exit.OK
+    reload = asyncio.run(_serve(_Server(config), listener, signals, orphaned))
+    return None if reload else Exit.OK
 
 
 def shown_address(host: str, port: int) -> str:
@@ -99,18 +101,17 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _serve(
     server: uvicorn.Server, listener: socket.socket, signals: Signals, orphaned: Callable[[], bool]
-) -> None:
-    async def watch() -> None:
-        while not signals.stop_requested and not orphaned():
+) -> bool:
+    """Whether it ended for a reload."""
+
+    async def watch() -> bool:
+        reload = False
+        while not (signals.stop_requested or reload or orphaned() or server.should_exit):
             await asyncio.to_thread(signals.wait, LOOK_SECONDS)
+            reload = signals.reload_requested
         server.should_exit = True
-        while signals.stop_count < 2:
-            await asyncio.to_thread(signals.wait, LOOK_SECONDS)
-        server.force_exit = True
+        return reload
 
     watching = asyncio.create_task(watch())
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        watching.cancel()
-        signals.wake()  # its thread would be waited for
+    await server.serve(sockets=[listener])
+    return await watching

@@ -65,7 +65,10 @@ def run_worker(
             reload = True
             break
         signals.wait(LOOK_SECONDS)
-    logger.info("stopping: %d call(s) are running and have %g s to end", runner.busy(), shutdown_timeout)
+    busy = runner.busy()
+    logger.info(
+        "stopping: %s", f"{busy} running calls have {shutdown_timeout:g} s to end" if busy else "no call is running"
+    )
     if not _drain(runner, signals, shutdown_timeout, cut_off_at=1 if reload else 2):
         return End.CUT_OFF
     return End.RELOAD if reload else End.STOPPED

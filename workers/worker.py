@@ -79,6 +79,9 @@ class CallWorker:
         with self._lock:
             for service in services:
                 self._serve(service)
+            started = self._worker is not None
+        if started:
+            self._beat()  # a caller looks at heartbeats to see who serves its queue
 
     def _serve(self, service: Service) -> None:
         known = self._services.get(service.key)

@@ -1,27 +1,33 @@
 """An outage, played on the real thing: `seawall demo`.
 
-Four services and the backend run, under `seawall up` with two workers. Users chat and search all the time, and a
-background job indexes documents and takes snapshots. Git and Chroma are killed, stay away for a while, and come back.
-At the end the services' own books are compared with what was accepted: whatever is missing was lost.
+Four services and the backend run, with a private Valkey, a supervisor and two workers under `seawall up`. Users chat and
+search all the time, a background job indexes documents and takes snapshots. Git and Chroma are killed, stay away for a
+while, and come back. At the end everything that was accepted is looked up in the services' own books.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import requests
+from click import echo, style
 
-from examples.caudex.fleet import DEMO_PROJECT, DEMO_USER, Fleet
+from examples.caudex.books import Books
+from examples.caudex.fleet import Fleet
+from examples.caudex.load import FALLBACK, Load
+from examples.caudex.processes import ServiceProcess
 
 __all__ = ["play"]
 
@@ -29,12 +35,17 @@ __all__ = ["play"]
 CALM_SECONDS = 3.0
 #: The breakers' recovery timeout, short so that a demo takes half a minute.
 RECOVERY_SECONDS = 2.0
-#: Seconds in which the fleet must come up, and in which everything must be delivered after the return.
-START_SECONDS, DELIVERY_SECONDS = 30.0, 60.0
-#: Projects that the background job snapshots, one after the other.
-PROJECTS = ("handbook", "novel", "thesis")
-#: Seconds between two users' requests, and between two background jobs.
-USER_PAUSE, JOB_PAUSE = 0.05, 0.05
+#: Seconds in which the fleet must come up, breakers open or close, and everything must be delivered.
+PATIENCE = 60.0
+#: Seconds between two looks at the fleet, and between two lines about it during the outage.
+LOOK_SECONDS, REPORT_SECONDS = 0.05, 2.5
+
+VICTIMS = ("git", "chroma")
+CALM, FAILING, OPEN, AFTER = PHASES = ("before", "outage begins", "breakers open", "after")
+
+
+class GaveUp(Exception):
+    """Something that must happen did not, in all that time."""
 
 
 class Timeline:
@@ -44,181 +55,142 @@ class Timeline:
         self._started = time.monotonic()
         self._quiet = quiet
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, color: str | None = None) -> None:
         if not self._quiet:
-            print(f"{time.monotonic() - self._started:6.1f} s  {text}", flush=True)
-
-
-class Load:
-    """Users at the backend, and a background job beside them, each counted."""
-
-    def __init__(self, backend: str) -> None:
-        from examples.caudex import services
-
-        self._backend = backend
-        self._services = services
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=part, daemon=True) for part in (self._chat, self._search, self._work)]
-        self.users: Counter[str] = Counter()
-        self.accepted: dict[str, list[str]] = {"chroma": [], "git": []}
-        self.replaced: set[str] = set()
-        self.refused: Counter[str] = Counter()
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30.0)
-
-    def _chat(self) -> None:
-        fields = {"project_id": DEMO_PROJECT, "user_id": DEMO_USER, "query": "When does the breaker close again?"}
-        self._use("chat", fields)
-
-    def _search(self) -> None:
-        self._use("search", {"project_id": DEMO_PROJECT, "query": "How is a caudex watered?"})
-
-    def _use(self, route: str, fields: dict[str, str]) -> None:
-        with requests.Session() as session:
-            session.trust_env = False
-            while not self._stop.wait(USER_PAUSE):
-                try:
-                    answer = session.post(f"{self._backend}/v1/api/{route}", json=fields, timeout=60)
-                except requests.RequestException:
-                    self.users[f"{route}: no answer"] += 1
-                    continue
-                source = answer.json().get("source", "") if answer.ok else str(answer.status_code)
-                self.users[f"{route}: {'from ' + source if answer.ok and source else source or 'answered'}"] += 1
-
-    def _work(self) -> None:
-        number = 0
-        while not self._stop.wait(JOB_PAUSE):
-            number += 1
-            document = {"collection_name": "project_demo", "ids": [f"d{number}"], "documents": [f"document {number}"]}
-            self._enqueue("chroma", "/add", document, coalesce="")
-            project = PROJECTS[number % len(PROJECTS)]
-            self._enqueue(
-                "git", f"/snapshot/{project}", {"message": f"snapshot {number}"}, coalesce=f"snapshot:{project}"
-            )
-
-    def _enqueue(self, key: str, path: str, fields: Mapping[str, object], *, coalesce: str) -> None:
-        client = getattr(self._services, key)
-        try:
-            handle = client.enqueue("POST", path, json=fields, coalesce=coalesce)
-            self.accepted[key].append(handle.id)
-            self.replaced.add(handle.replaced)
-        except requests.RequestException as error:
-            self.refused[f"{key}: {type(error).__name__}"] += 1
-
-
-def play(outage: float, *, quiet: bool = False) -> int:
-    """Play it. 0 when everything that was accepted arrived, 1 otherwise."""
-    timeline = Timeline(quiet)
-    os.environ["CAUDEX_RECOVERY_SECONDS"] = str(RECOVERY_SECONDS)
-    with contextlib.ExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seawall-demo-")))
-        os.environ["SEAWALL_BROKER_URL"] = _broker_url(data)
-        fleet = Fleet(data / "caudex", backend=False)
-        stack.enter_context(fleet)
-        os.environ.update(fleet.addresses())
-        stack.enter_context(_seawall_up(data))
-        backend = stack.enter_context(_backend(data, fleet))
-        _wait_for("the fleet", _fleet_is_up, START_SECONDS)
-        fleet.seed()
-        timeline.say("four services, the backend, a supervisor and two workers run; users come in")
-        return _act(timeline, fleet, Load(backend), outage)
-
-
-def _act(timeline: Timeline, fleet: Fleet, load: Load, outage: float) -> int:
-    watcher = Watcher(timeline)
-    load.start()
-    watcher.start()
-    time.sleep(CALM_SECONDS)
-    timeline.say("git and chroma are killed")
-    for name in ("git", "chroma"):
-        fleet.services[name].kill()
-    time.sleep(outage)
-    timeline.say("git and chroma are started again")
-    for name in ("git", "chroma"):
-        fleet.services[name].start()
-    _wait_for("closed breakers", watcher.all_closed, DELIVERY_SECONDS)
-    time.sleep(CALM_SECONDS)
-    load.stop()
-    timeline.say("the users go home; what still waits is delivered")
-    _wait_for("empty queues", watcher.all_delivered, DELIVERY_SECONDS)
-    watcher.stop()
-    return _settle_up(fleet, load)
+            moment = style(f"{time.monotonic() - self._started:6.1f} s", dim=True)
+            echo(f"{moment}  {style(text, fg=color, bold=color is not None)}")
 
 
 class Watcher:
-    """Reports every breaker's changes, as the fleet's status shows them."""
+    """Follows the fleet as `seawall status` shows it, and tells of every breaker that opens or closes."""
 
     def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._states: dict[str, str] = {}
-        self._most_held: Counter[str] = Counter()
-        self._waiting = -1
+        self._say = timeline.say
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._held: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> Watcher:
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(5.0)
 
-    def all_closed(self) -> bool:
-        return bool(self._states) and all(state == "closed" for state in self._states.values())
+    def is_open(self) -> bool:
+        """Whether every victim's breaker has opened."""
+        return all(self._lines.get(key, {}).get("state", "closed") != "closed" for key in VICTIMS)
 
-    def all_delivered(self) -> bool:
-        return self._waiting == 0
+    def is_closed(self) -> bool:
+        return bool(self._lines) and all(line["state"] == "closed" for line in self._lines.values())
+
+    def is_delivered(self) -> bool:
+        return bool(self._lines) and not any(_waiting(line) for line in self._lines.values())
+
+    def report(self) -> str:
+        waiting = [f"{_waiting(self._lines[key])} for {key}" for key in VICTIMS]
+        return f"background calls wait, nothing is lost: {', '.join(waiting)}"
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(LOOK_SECONDS):
             with contextlib.suppress(requests.RequestException):
-                self._look()
+                self._look(_status())
 
-    def _look(self) -> None:
-        lines = _status()
-        self._waiting = sum(
-            line["queued"] + line["held"] + line["due_later"] + line["running"] for line in lines.values()
-        )
+    def _look(self, lines: dict[str, dict[str, Any]]) -> None:
         for key, line in lines.items():
-            before, state = self._states.get(key, "closed"), line["state"]
-            self._most_held[key] = max(self._most_held[key], line["held"] + line["due_later"])
-            if state != before:
-                self._timeline.say(self._words(key, before, state))
-            self._states[key] = state
-
-    def _words(self, key: str, before: str, state: str) -> str:
-        if state == "closed":
-            held, self._most_held[key] = self._most_held[key], 0
-            return f"{key}: breaker CLOSED, {held} call(s) were held and go out now"
-        return f"{key}: breaker {before.upper()} -> {state.upper()}"
+            was_open = self._lines.get(key, {}).get("state", "closed") != "closed"
+            self._held[key] = max(self._held[key], _waiting(line)) if was_open else 0
+            if not was_open and line["state"] != "closed":
+                self._say(f"{key}: breaker OPEN after {line['failure_threshold']} failed calls in a row", "red")
+            elif was_open and line["state"] == "closed":
+                self._say(f"{key}: a trial succeeded, breaker CLOSED; {self._held[key]} held calls go out", "green")
+        self._lines = lines
 
 
-def _settle_up(fleet: Fleet, load: Load) -> int:
-    """Compare what was accepted with the services' own books, and print it."""
-    lost = 0
-    print("\nwhat users saw")
-    for what, count in sorted(load.users.items()):
-        print(f"  {count:6d}  {what}")
-    print("\nbackground calls        accepted  replaced  delivered  more than once  lost")
-    for key, ids in load.accepted.items():
-        books = fleet.services[key].ask("GET", "/admin/requests").json()["keys"]
-        replaced = [id for id in ids if id in load.replaced]
-        delivered = [id for id in ids if books.get(id, [0, 0])[1] > 0]
-        again = sum(books[id][1] > 1 for id in delivered)
-        missing = len(ids) - len(replaced) - len(delivered)
-        lost += missing
-        print(f"  {key:<20}  {len(ids):8d}  {len(replaced):8d}  {len(delivered):9d}  {again:14d}  {missing:4d}")
-    for what, count in load.refused.items():
-        print(f"  not accepted, and said so: {count} ({what})")
-    print("\nnothing was lost" if lost == 0 else f"\n{lost} call(s) were LOST")
-    return 0 if lost == 0 else 1
+class Answers:
+    """Tells of the first answers of each kind."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._say = timeline.say
+        self._told: set[str] = set()
+        self.breakers_open = False
+
+    def __call__(self, source: str, took: float) -> None:
+        if source == FALLBACK and not self.breakers_open:
+            self._once("retried", f"a search was retried for {took:.1f} s, then answered from the backend's own copy")
+        elif source == FALLBACK:
+            self._once("refused", f"a search is refused at once: answered from the copy within {took * 1000:.0f} ms")
+        elif self.breakers_open and source == "chroma":
+            self._once("back", "a search is answered by chroma again")
+
+    def _once(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._say(text)
+
+
+def play(outage: float, *, quiet: bool = False) -> int:
+    """Play it, with the services away for `outage` seconds once the breakers are open. 0 when nothing was lost, else 1."""
+    timeline = Timeline(quiet)
+    os.environ["CAUDEX_RECOVERY_SECONDS"] = str(RECOVERY_SECONDS)
+    with _terminated(), tempfile.TemporaryDirectory(prefix="seawall-demo-") as folder:
+        data = Path(folder)
+        try:
+            return _play(timeline, data, outage)
+        except GaveUp as error:
+            echo(f"gave up: {error}\n{_last_words(data / 'up.log')}", err=True)
+            return 1
+
+
+def _play(timeline: Timeline, data: Path, outage: float) -> int:
+    with contextlib.ExitStack() as stack:
+        timeline.say("starting a private Valkey, a supervisor, two workers, four services and the backend")
+        os.environ["SEAWALL_BROKER_URL"] = _broker_url(data)
+        fleet = stack.enter_context(Fleet(data / "caudex", backend=False))
+        os.environ.update(fleet.addresses())
+        stack.enter_context(_seawall_up(data))
+        backend = stack.enter_context(_backend(data, fleet))
+        _wait_for("the fleet to come up", _fleet_is_up)
+        fleet.seed()
+        books, answers = Books(fleet), Answers(timeline)
+        load = Load(backend, answers)
+        with Watcher(timeline) as watcher:
+            _act(timeline, fleet, load, watcher, answers, outage)
+        return 0 if books.settle(load, PHASES) else 1
+
+
+def _act(timeline: Timeline, fleet: Fleet, load: Load, watcher: Watcher, answers: Answers, outage: float) -> None:
+    load.phase = CALM
+    load.start()
+    timeline.say("three users chat and search, a job indexes documents and takes snapshots")
+    time.sleep(CALM_SECONDS)
+    load.phase = FAILING
+    timeline.say("git and chroma are killed (SIGKILL)", "red")
+    for name in VICTIMS:
+        fleet.services[name].kill()
+    _wait_for("the breakers to open", watcher.is_open)
+    load.phase, answers.breakers_open = OPEN, True
+    ends = time.monotonic() + outage
+    while (left := ends - time.monotonic()) > 0:
+        time.sleep(min(left, REPORT_SECONDS))
+        timeline.say(watcher.report())
+    timeline.say("git and chroma are started again", "green")
+    for name in VICTIMS:
+        fleet.services[name].start()
+    _wait_for("the breakers to close", watcher.is_closed)
+    load.phase = AFTER
+    time.sleep(CALM_SECONDS)
+    load.stop()
+    timeline.say("the users go home; what still waits is delivered")
+    _wait_for("the queues to empty", watcher.is_delivered)
+    timeline.say("every queue is empty")
+
+
+def _waiting(line: dict[str, Any]) -> int:
+    """Calls that are not over yet."""
+    return sum(line[name] for name in ("queued", "held", "due_later", "running"))
 
 
 def _status() -> dict[str, dict[str, Any]]:  # numbers and words by name, as in `seawall status --json`
@@ -247,25 +219,28 @@ def _broker_url(data: Path) -> str:
 
 @contextlib.contextmanager
 def _seawall_up(data: Path) -> Iterator[None]:
-    """`seawall up` with the clients' module, its messages in a file."""
+    """`seawall up` with the clients' module, its messages in a file. It also ends when this process is killed."""
     command = [sys.executable, "-m", "seawall", "up", "examples.caudex.services", "--workers", "2", "--no-web"]
-    environ = {**os.environ, "SEAWALL_DATA_DIR": str(data)}
-    environ.pop("SEAWALL_BROKER_URL", None)
+    environ = {name: value for name, value in os.environ.items() if name != "SEAWALL_BROKER_URL"}
     with (data / "up.log").open("wb") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=environ, start_new_session=True)
+        child = subprocess.Popen(
+            [*command, "--data-dir", str(data), "--parent", str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environ,
+            start_new_session=True,
+        )
         try:
             yield
         finally:
             child.terminate()
-            child.wait(40.0)
+            child.wait()
 
 
 @contextlib.contextmanager
 def _backend(data: Path, fleet: Fleet) -> Iterator[str]:
-    from examples.caudex.processes import ServiceProcess
-
-    environ = {**fleet.addresses(), "SEAWALL_BROKER_URL": os.environ["SEAWALL_BROKER_URL"]}
-    with ServiceProcess("backend", data=data / "caudex", module="examples.caudex.backend", environ=environ) as backend:
+    with ServiceProcess("backend", data=data / "caudex", module="examples.caudex.backend") as backend:
         fleet.backend = backend
         try:
             yield backend.url
@@ -273,9 +248,27 @@ def _backend(data: Path, fleet: Fleet) -> Iterator[str]:
             fleet.backend = None
 
 
-def _wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
-    ends = time.monotonic() + seconds
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends the play as ctrl-C does: everything that it started is stopped."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_words(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
+
+
+def _wait_for(what: str, condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > ends:
-            raise SystemExit(f"gave up waiting for {what} after {seconds:g} s")
-        time.sleep(0.05)
+            raise GaveUp(f"waited {PATIENCE:g} s for {what}")
+        time.sleep(LOOK_SECONDS)

@@ -19,7 +19,7 @@ from seawall.supervisor.view import BreakerView
 __all__ = ["breaker"]
 
 
-@click.command("open")
+@click.command("open", short_help="Open it, until it is closed by hand.")
 @click.argument("service")
 @module_option
 @settings_options
@@ -31,7 +31,7 @@ def open_(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
     _by_hand(service, ForceOpen(), modules, arguments)
 
 
-@click.command("close")
+@click.command("close", short_help="Close it: calls go out again.")
 @click.argument("service")
 @module_option
 @settings_options
@@ -40,7 +40,7 @@ def close(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
     _by_hand(service, ForceClose(), modules, arguments)
 
 
-@click.command("reset")
+@click.command("reset", short_help="Close it, and forget its failures.")
 @click.argument("service")
 @module_option
 @settings_options
@@ -58,7 +58,7 @@ def breaker() -> None:
 
 
 def _by_hand(key: str, event: Event, modules: tuple[str, ...], arguments: dict[str, Any]) -> None:
-    _, runtime = boot(arguments, modules, process="breaker", beside_up=True)
+    _, runtime = boot(arguments, modules, process="breaker", for_people=True)
     view = _view(runtime, key)
     record = view.by_hand(event)
     state = view.state.value

@@ -24,7 +24,7 @@ __all__ = ["call"]
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
-@click.command()
+@click.command(short_help="Call a service through its queue, like a small curl.")
 @click.argument("service")
 @click.argument("method")
 @click.argument("path")
@@ -56,8 +56,7 @@ def call(
     or the broker is away, the deadline has passed.
     """
     options = _options(data, json_text, headers, timeout, deadline)
-    quiet = {**arguments, "log_level": arguments["log_level"] or "critical"}
-    boot(quiet, modules, process="call", durable=False, beside_up=True)
+    boot(arguments, modules, process="call", durable=False, for_people=True)
     client = _client(service)
     started = time.monotonic()
     try:

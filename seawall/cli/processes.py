@@ -25,7 +25,7 @@ __all__ = ["supervisor", "web", "worker"]
 logger = logging.getLogger("seawall")
 
 
-@click.command()
+@click.command(short_help="Run calls.")
 @modules_argument
 @setting_option("shutdown_timeout", "--shutdown-timeout", metavar="SECONDS", help="Between SIGTERM and exit.")
 @settings_options
@@ -54,7 +54,7 @@ def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **ar
     return Exit.OK
 
 
-@click.command()
+@click.command(short_help="Try sick services, return the calls of dead workers.")
 @modules_argument
 @settings_options
 @child_options
@@ -76,7 +76,7 @@ def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, 
     return code
 
 
-@click.command()
+@click.command(short_help="Answer status and health over HTTP.")
 @modules_argument
 @setting_option("web_port", "--port", metavar="PORT", help="The port to listen on; 0 takes a free one.")
 @setting_option("web_host", "--host", metavar="ADDRESS", help="The address to listen on.")
@@ -93,11 +93,16 @@ def web(modules: tuple[str, ...], parent: int, process_name: str | None, **argum
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError("the web process needs its extra: pip install 'seawall[server]'") from error
-    with Signals(hangup_stops=True) as signals:
+    with Signals() as signals:
         settings, runtime = boot(arguments, modules, process="web", name=process_name)
-        read = lambda: read_fleet(runtime, registry).as_json()  # noqa: E731
+
+        def read() -> dict[str, Any]:
+            return read_fleet(runtime, registry).as_json()
+
         code = serve(read, settings.web_host, settings.web_port, signals, ParentWatch(parent).orphaned)
         _close(runtime)
+    if code is None:
+        _start_afresh()
     return code
 
 

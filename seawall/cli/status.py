@@ -25,7 +25,7 @@ _STYLES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
 _NUMBERS = {"QUEUED": "queued", "HELD": "held", "LATER": "due_later", "RUNNING": "running", "DEAD": "dead"}
 
 
-@click.command()
+@click.command(short_help="Show breakers, queues, workers and supervisors.")
 @modules_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one object a line.")
 @click.option("--watch", is_flag=True, help="Stay until ctrl-C, and update every second.")
@@ -39,7 +39,7 @@ def status(modules: tuple[str, ...], as_json: bool, watch: bool, check_open: boo
     """
     if watch and check_open:
         raise click.UsageError("--watch and --check exclude each other")
-    _, runtime = boot(arguments, modules, process="status", beside_up=True)
+    _, runtime = boot(arguments, modules, process="status", for_people=True)
     if watch:
         return _watch(runtime, as_json)
     fleet = read_fleet(runtime, registry)
@@ -141,7 +141,9 @@ def _footer(fleet: Fleet, clock: str = "") -> Any:
     from rich.text import Text
 
     slots = sum(worker.get("slots", 0) for worker in fleet.workers)
-    workers = f"{_count(fleet.workers, 'worker')} with {slots} slots" if fleet.workers else "[bold red]no worker runs[/]"
+    workers = (
+        f"{_count(fleet.workers, 'worker')} with {slots} slots" if fleet.workers else "[bold red]no worker runs[/]"
+    )
     leads = f"{fleet.leader} leads" if fleet.leader else "[yellow]no supervisor leads[/]"
     services = "" if fleet.services else "no service is known: name a MODULE, or start a worker\n"
     parts = [workers, _count(fleet.supervisors, "supervisor"), leads, *([clock] if clock else [])]

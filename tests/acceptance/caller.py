@@ -85,9 +85,9 @@ def fire(service: str, method: str, path: str, **options: Any) -> None:
     ResilientServiceClient.named(service).fire(method, path, **options)
 
 
-def result(service: str, id: str, timeout: float) -> dict[str, Any]:
+def result(service: str, id: str, within: float) -> dict[str, Any]:
     """The result of a background call."""
-    response = ResilientServiceClient.named(service).handle(id).result(timeout)
+    response = ResilientServiceClient.named(service).handle(id).result(within)
     return {"status": response.status_code, "text": response.text, "shown": str(dict(response.request.headers))}
 
 

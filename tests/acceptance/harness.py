@@ -338,14 +338,7 @@ class Stage:
         for name, play in scenarios.items():
             place = folder / name
             place.mkdir()
-            self._plays[name] = self._pool.submit(self._t, name, play, place)
-
-    def _t(self, name, play, place):
-        t = time.monotonic()
-        try:
-            return play(place)
-        finally:
-            print("SCENE", name, time.monotonic() - t)
+            self._plays[name] = self._pool.submit(play, place)
 
     def result(self, name: str, timeout: float = 120.0) -> Any:
         return self._plays[name].result(timeout)

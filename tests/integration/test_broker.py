@@ -249,7 +249,6 @@ class TestRetries:
         letter = stores.queue.dead_letters(QUEUE)[0]
         assert (letter.reason, letter.progress.attempt) == ("failed", 2)
         assert stores.queue.replay(QUEUE, letter.id, 60)
-        broker.max_retries = 0
         assert stores.queue.counts([QUEUE])[0].ready == 1
 
     def test_without_a_limit_it_is_tried_on(self, broker: SeawallBroker, diary: Diary) -> None:
@@ -418,7 +417,7 @@ class TestTrouble:
             note.send("b")
             diary.wait_for(2)
 
-    def test_a_full_queue_and_a_store_that_is_away_are_errors_of_the_sender(self, own_redis: PrivateRedis) -> None:
+    def test_a_store_that_is_away_is_an_error_of_the_sender(self, own_redis: PrivateRedis) -> None:
         stores = RedisStores(own_redis.url, lease=5)
         note = declare(SeawallBroker(stores.queue), lambda: None, "note")
         own_redis.stop()
@@ -469,9 +468,8 @@ class TestShutdown:
             broker.hub.quiet()
             broker.hub.give_up()
             assert stores.queue.standing(QUEUE, message.message_id).where == "ready"
-            diary.door.set()
-            wait_until(lambda: diary.inside == 0)
-        assert stores.queue.standing(QUEUE, message.message_id).where == "ready"
+            diary.door.set()  # nobody has taken it meanwhile: what it did counts
+            wait_until(lambda: stores.queue.standing(QUEUE, message.message_id).where == "done")
 
     def test_stopping_twice_and_before_a_start(self, broker: SeawallBroker) -> None:
         broker.hub.quiet()

@@ -99,9 +99,7 @@ class TestUnreachable:
         assert time.monotonic() - started < 2
         assert (caught.value.written, caught.value.service) == (False, "Chroma Server")
 
-    def test_fire_logs_and_counts(
-        self, client: ResilientServiceClient, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_fire_logs_and_counts(self, client: ResilientServiceClient, caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(2):
             client.fire("POST", "/add?token=secret")
         lost = [record for record in caplog.records if "was not queued" in record.getMessage()]

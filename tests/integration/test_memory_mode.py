@@ -78,9 +78,7 @@ class TestBackgroundCalls:
         seawall.drain()
         assert service.count() == 0
 
-    def test_a_running_call_cannot_be_cancelled(
-        self, client: ResilientServiceClient, service: CountingService
-    ) -> None:
+    def test_a_running_call_cannot_be_cancelled(self, client: ResilientServiceClient, service: CountingService) -> None:
         release = threading.Event()
         service.script("*", Answer(hold=release))
         handle = client.enqueue("POST", "/slow")
@@ -143,9 +141,7 @@ class TestBackgroundCalls:
         letters = runtimes.current().engine.queue.dead_letters("git-server.background")
         assert [(letter.id, letter.reason) for letter in letters] == [(handle.id, "expired")]
 
-    def test_a_failed_round_is_followed_by_the_next(
-        self, seawall: Harness, service: CountingService
-    ) -> None:
+    def test_a_failed_round_is_followed_by_the_next(self, seawall: Harness, service: CountingService) -> None:
         service.script("*", Answer(500), Answer(500), Answer(500), Answer(201))
         client = ResilientServiceClient(service.url, "Git Server", max_retries=3)
         handle = client.enqueue("POST", "/snapshot/42")
@@ -240,7 +236,9 @@ class TestDeclaredAgain:
         caplog.set_level(logging.INFO, "seawall")
         older = ResilientServiceClient(service.url, "Git Server", max_retries=1)
         older.get("/ready")
-        newer = ResilientServiceClient(service.url, "Git Server", max_retries=1, failure_threshold=1, recovery_timeout=9)
+        newer = ResilientServiceClient(
+            service.url, "Git Server", max_retries=1, failure_threshold=1, recovery_timeout=9
+        )
         assert "[Git Server] declared again with other settings; the newer ones hold" in caplog.messages
         assert older.get_status()["failure_threshold"] == newer.get_status()["failure_threshold"] == 1
         service.script("*", Answer(500))

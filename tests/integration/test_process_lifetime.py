@@ -11,7 +11,6 @@ from tests.support import Answer, CountingService
 from tests.support.house import RemoteHouse, caller, no_services
 from tests.support.scripts import run_script
 
-
 #: Notes what Seawall's own modules do; what the libraries do when they are imported (urllib3 tries whether there is
 #: IPv6, Dramatiq reads its settings) is theirs.
 WATCH = """
@@ -111,6 +110,8 @@ FORK = """
         child = os.fork()
         if child == 0:
             try:
+                ResilientServiceClient(sys.argv[1], "Made By A Child")
+                assert threading.active_count() == 1, "nothing of the parent's is at work here"
                 use(f"child-{number}")
                 use(f"child-{number}")
             except BaseException:

@@ -151,9 +151,7 @@ class TestSent:
 
 
 class TestBreakersByHand:
-    def test_open_refuses_callers(
-        self, seawall: Harness, chroma: ResilientServiceClient, answered: MagicMock
-    ) -> None:
+    def test_open_refuses_callers(self, seawall: Harness, chroma: ResilientServiceClient, answered: MagicMock) -> None:
         seawall.open("chroma")
         assert chroma.state.value == "open"
         with pytest.raises(ServiceUnavailable):
@@ -171,9 +169,7 @@ class TestBreakersByHand:
         seawall.drain()
         assert handle.result(1) is answered.return_value
 
-    def test_no_time_lets_go_of_it(
-        self, seawall: Harness, chroma: ResilientServiceClient, answered: MagicMock
-    ) -> None:
+    def test_no_time_lets_go_of_it(self, seawall: Harness, chroma: ResilientServiceClient, answered: MagicMock) -> None:
         seawall.open("chroma")
         chroma.fire("POST", "/add")
         seawall.advance(3600)
@@ -293,9 +289,7 @@ class TestOtherLibraries:
         git = ResilientServiceClient("http://git:6005", "Git Server")
         snapshot(git, "42", "before the change")
         seawall.drain()
-        assert [(call.path, call.json) for call in seawall.sent] == [
-            ("/snapshot/42", {"message": "before the change"})
-        ]
+        assert [(call.path, call.json) for call in seawall.sent] == [("/snapshot/42", {"message": "before the change"})]
 
 
 def test_the_plugin_is_declared_for_pytest() -> None:

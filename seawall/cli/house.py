@@ -1,0 +1,150 @@
+"""What `seawall up` runs, and how it looks after it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import click
+
+from seawall.cli.screen import screen
+from seawall.embedded import EmbeddedServer
+from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.fleet import Fleet, read_fleet
+from seawall.outage import Outage
+from seawall.runtime import Runtime, registry
+from seawall.settings import SETTINGS, Settings
+from seawall.signals import Signals
+from seawall.supervisor.processes import ChildSpec, Keeper
+
+__all__ = ["House"]
+
+logger = logging.getLogger("seawall.up")
+
+#: Seconds after which a fleet that is not complete is worth a warning.
+START_SECONDS = 20.0
+#: Seconds beyond the workers' own shutdown timeout, after which what is left is killed.
+STOP_MARGIN = 3.0
+#: Settings that the children are told when they were given as options here.
+_TOLD = ("namespace", "log_format", "log_level", "web_host")
+
+
+class House:
+    """Children are kept by a Keeper, the embedded server, if there is one, beside them. On the main thread only."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        modules: Sequence[str],
+        command: Sequence[str],
+        server: EmbeddedServer | None,
+        *,
+        web: bool,
+    ) -> None:
+        self._settings = settings
+        self._modules = modules
+        self._command = command
+        self._server = server
+        self._web = web
+        self._announced = False
+        self._late_at = time.monotonic() + START_SECONDS
+        self._runtime = Runtime(settings)
+        self._outage = Outage(logger, "the embedded server")
+        self._stop_seconds = settings.shutdown_timeout + STOP_MARGIN
+        self._environ = _environment(settings)
+        workers = [f"worker-{number}" for number in range(1, settings.workers + 1)]
+        roles = ["supervisor", *workers, *(["web"] if web else [])]
+        self._keeper = Keeper([self._child(role) for role in roles])
+
+    def run(self, signals: Signals, seconds: float | None, orphaned: Callable[[], bool]) -> int:
+        """Until a signal, until `seconds` have passed, until the command ends, or until a child is given up."""
+        ends = math.inf if seconds is None else time.monotonic() + seconds
+        try:
+            return self._keeper.run(
+                signals,
+                timeout=self._stop_seconds,
+                orphaned=lambda: orphaned() or time.monotonic() >= ends,
+                beside=self._look_after,
+            )
+        finally:
+            self._runtime.close()
+            logger.info("everything has stopped")
+
+    def _child(self, name: str) -> ChildSpec:
+        """One of Seawall's own processes: `worker-2` runs the command `worker`."""
+        command = name.partition("-")[0]
+        argv = (sys.executable, "-m", "seawall", command, "--parent", str(os.getpid()), "--name", name, *self._modules)
+        return ChildSpec(name=name, argv=argv, env=self._environ, grace=self._stop_seconds)
+
+    def _look_after(self) -> None:
+        """Called several times a second, by the thread that started the server: it dies with that one."""
+        self._look_after_server()
+        if not self._announced and (fleet := self._complete_fleet()):
+            self._announced = True
+            click.echo(screen(self._settings, fleet, self._server, self._modules, web=self._web))
+            if self._command:
+                self._keeper.add(self._users_program())
+
+    def _users_program(self) -> ChildSpec:
+        name = os.path.basename(self._command[0])
+        return ChildSpec(name=name, argv=self._command, env=self._environ, grace=self._stop_seconds, restart=False)
+
+    def _look_after_server(self) -> None:
+        """Start the embedded server again when it has died."""
+        server = self._server
+        if server is None or server.poll() is None:
+            self._outage.over()
+            return
+        self._outage.begins(RuntimeError(f"it ended with {server.poll()}"))
+        try:
+            server.restart()
+        except (BrokerUnavailable, ConfigurationError) as error:
+            logger.error("the embedded server does not start: %s", error)
+
+    def _complete_fleet(self) -> Fleet | None:
+        """The fleet once a supervisor leads, every worker of ours has reported, and the web process listens."""
+        missing = ""
+        try:
+            fleet = read_fleet(self._runtime, registry)
+            missing = self._missing(fleet)
+            if not missing:
+                return fleet
+        except BrokerUnavailable as error:
+            missing = str(error)
+        if time.monotonic() > self._late_at:
+            self._late_at = math.inf
+            logger.warning("not everything runs after %g s: %s", START_SECONDS, missing)
+        return None
+
+    def _missing(self, fleet: Fleet) -> str:
+        """What the fleet lacks, in words; nothing when it is complete."""
+        pids = self._keeper.pids
+        ours = {pid for name, pid in pids.items() if name.startswith("worker-")}
+        ready = ours & {worker.get("pid") for worker in fleet.workers}
+        if len(ready) < self._settings.workers:
+            return f"{len(ready)} of {self._settings.workers} workers serve"
+        if not fleet.leader:
+            return "no supervisor leads"
+        if self._web and not _listens(self._settings.web_host, self._settings.web_port):
+            return "the web process does not listen"
+        return ""
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """What the children need beside this process's own: the broker's URL, and what was given as an option."""
+    environ = {"broker_url": settings.broker_url, "require_broker": "1", "web_port": str(settings.web_port)}
+    environ |= {name: str(getattr(settings, name)) for name in _TOLD if settings.sources.get(name) == "argument"}
+    return {SETTINGS[name].variable: value for name, value in environ.items()}
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
