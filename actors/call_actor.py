@@ -117,7 +117,9 @@ class CallActor:
     def _attempt(self, delivered: Delivered, call: Call) -> Settlement:
         one = _Try(delivered, call, self._now(), self._view.generation)
         one.trial = delivered.delivery.trial or (call.trial and self._holds_trial(call))
-        self._log.info("[%s] %s (attempt %d/%d)", self.service.name, one.what, one.number, call.max_attempts)
+        self._log.info(
+            "[%s] %s (attempt %d/%d)", self.service.name, one.what, one.number, call.max_attempts, extra=one.about
+        )
         try:
             one.response = self._send(call, original=delivered.original)
         except OriginMismatch:
@@ -132,9 +134,9 @@ class CallActor:
         status = getattr(one.response, "status_code", None)
         if isinstance(status, int) and status >= 400:
             level = logging.INFO if one.call.waited else logging.WARNING
-            self._log.log(level, "[%s] %s answered %d", self.service.name, one.what, status)
+            self._log.log(level, "[%s] %s answered %d", self.service.name, one.what, status, extra=one.about)
         else:
-            self._log.info("[%s] ✓ %s succeeded", self.service.name, one.what)
+            self._log.info("[%s] ✓ %s succeeded", self.service.name, one.what, extra=one.about)
         if one.trial:
             self._view.trial_succeeded(one.call.id)
         else:
@@ -144,11 +146,17 @@ class CallActor:
     def _failed(self, one: _Try) -> Settlement:
         detail = f": {plain_words(one.error)}" if one.error is not None else ""
         self._log.warning(
-            "[%s] %s on attempt %d/%d%s", self.service.name, one.verdict.text, one.number, one.call.max_attempts, detail
+            "[%s] %s on attempt %d/%d%s",
+            self.service.name,
+            one.verdict.text,
+            one.number,
+            one.call.max_attempts,
+            detail,
+            extra=one.about,
         )
         if one.verdict.retry and not one.trial and not one.must_not_repeat and one.number < one.call.max_attempts:
             return self._again(one)
-        self._log.error("[%s] ✗ All %d retry attempts failed", self.service.name, one.number)
+        self._log.error("[%s] ✗ All %d retry attempts failed", self.service.name, one.number, extra=one.about)
         self._count(one)
         if not one.call.waited:
             return self._next_round(one)
@@ -164,7 +172,7 @@ class CallActor:
         asked = one.verdict.retry_after
         if asked is not None and asked > delay:
             delay = shown = asked
-        self._log.info("[%s] Retrying in %gs...", service.name, shown)
+        self._log.info("[%s] Retrying in %gs...", service.name, shown, extra=one.about)
         return Later(delay * self._backoff, one.progress.failed_attempt(one.remembered))
 
     def _count(self, one: _Try) -> None:
@@ -202,7 +210,9 @@ class CallActor:
             failure = CallFailed(text, service=service.name, reason="rounds used up")
             return Bury("rounds used up", self._outcome(failure), call.reply_to)
         delay = max(round_delay(failed.round, service.recovery_timeout), one.verdict.retry_after or 0.0)
-        self._log.info("[%s] background call %s waits %gs for its next round", service.name, call.id, delay)
+        self._log.info(
+            "[%s] background call %s waits %gs for its next round", service.name, call.id, delay, extra=one.about
+        )
         return Later(delay, failed)
 
     def _after_bug(self, delivered: Delivered, call: Call, error: Exception) -> Settlement:
@@ -224,6 +234,7 @@ class _Try:
     """One attempt: what it was given, and what came of it."""
 
     __slots__ = (
+        "about",
         "call",
         "error",
         "generation",
@@ -241,6 +252,7 @@ class _Try:
         self.call = call
         self.progress = delivered.delivery.progress
         self.number = self.progress.attempt + 1
+        self.about = {"service": call.service, "call": call.id, "attempt": self.number}
         self.what = f"{call.method} {path_only(call.target)}"
         self.trial = False
         self.started = started

@@ -153,10 +153,14 @@ def _fate(answer: Cancelled) -> str:
 
 
 def _cancel(runtime: Runtime, service: Service, call: Call) -> Cancelled:
+    """Take the call back. Had it taken the breaker's trial, that goes back too, and not only when its lease ends."""
     try:
-        return runtime.engine.queue.cancel(queue_names(service.key)[0], [call.id])[0]
+        answer = runtime.engine.queue.cancel(queue_names(service.key)[0], [call.id])[0]
     except (BrokerUnavailable, ResponseError):
         return Cancelled("unknown")
+    if call.trial and answer.state == "cancelled":
+        runtime.views.of(service).trial_inconclusive(call.id)
+    return answer
 
 
 def _without_broker(

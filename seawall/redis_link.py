@@ -66,10 +66,14 @@ def load_script(package: str, name: str, *, prelude: str = "") -> Script:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One caller's commands as they go on the wire, how many they are, and then their answers."""
+    """One caller's commands as they go on the wire, how many they are, and then their answers.
+
+    `turn` is held while its thread waits; let go of, the job is done or its thread is the next leader.
+    """
 
     packed: bytes
     count: int
+    turn: threading.Lock | None = None
     answers: list[Any] = field(default_factory=list)
     error: BrokerUnavailable | None = None
     done: bool = False
@@ -98,8 +102,11 @@ class RedisLink:
             raise _unusable(url, error) from None
         self._connection: Any = None
         self._io = threading.Lock()
+        """Held by whoever talks to the server."""
+        self._door = threading.Lock()
+        """Guards the two below; held for a few instructions."""
         self._jobs: deque[_Job] = deque()
-        self._closed = False
+        self._has_leader = False
 
     def __repr__(self) -> str:
         return f"RedisLink({shown_url(self._url)!r})"
@@ -154,20 +161,68 @@ class RedisLink:
 
     def forget(self) -> None:
         """After a fork: let go of the parent's connection without touching its state on the wire."""
-        self._io = threading.Lock()
-        self._jobs = deque()
+        self._io, self._door = threading.Lock(), threading.Lock()
+        self._jobs, self._has_leader = deque(), False
         self._connection = None
 
     def _submit(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         job = _Job(self._pack(commands), len(commands))
-        self._jobs.append(job)
-        with self._io:
+        leads = self._enter(job)
+        try:
+            if job.turn is not None:
+                job.turn.acquire()
             if not job.done:
-                self._exchange()
+                self._lead()
+        except BaseException:
+            self._withdraw(job, leads=leads)
+            raise
         if job.error is not None:
             error = job.error
             raise BrokerUnavailable(str(error), written=error.written) from error.__cause__
         return job.answers
+
+    def _enter(self, job: _Job) -> bool:
+        """Queue the job; True when nobody talks to the server, so that its thread leads."""
+        with self._door:
+            self._jobs.append(job)
+            leads, self._has_leader = not self._has_leader, True
+            if not leads:
+                job.turn = threading.Lock()
+                job.turn.acquire()
+            return leads
+
+    def _lead(self) -> None:
+        """Exchange all that waits, wake whose it was, and let the first of those who came meanwhile lead.
+
+        Nobody whose answers are there waits for another round trip.
+        """
+        batch: list[_Job] = []
+        try:
+            with self._io:
+                with self._door:
+                    batch += self._jobs
+                    self._jobs.clear()
+                self._exchange(batch)
+        finally:
+            with self._door:
+                for job in batch:
+                    if job.turn is not None and job.turn.locked():
+                        job.turn.release()
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._has_leader = bool(self._jobs)
+        if self._jobs and (turn := self._jobs[0].turn) is not None and turn.locked():
+            turn.release()
+
+    def _withdraw(self, job: _Job, *, leads: bool) -> None:
+        """A thread was interrupted: the others must not wait for it."""
+        with self._door:
+            if job in self._jobs:
+                was_next = self._jobs[0] is job
+                self._jobs.remove(job)
+                if leads or was_next:
+                    self._hand_over()
 
     def _pack(self, commands: Sequence[tuple[Argument, ...]]) -> bytes:
         """Here and not in the exchange, where an argument that cannot be sent would spoil everybody's."""
@@ -176,11 +231,8 @@ class RedisLink:
         except (DataError, UnicodeError) as error:
             raise ValueError(f"this cannot be sent to the broker: {error}") from error
 
-    def _exchange(self) -> None:
-        """Send everything that waits in one write, and read the answers in order."""
-        batch: list[_Job] = []
-        while self._jobs:
-            batch.append(self._jobs.popleft())
+    def _exchange(self, batch: Sequence[_Job]) -> None:
+        """Send everything in one write, and read the answers in order."""
         written = False
         try:
             connection = self._connected()
@@ -200,7 +252,7 @@ class RedisLink:
             raise
 
     @staticmethod
-    def _fail(batch: list[_Job], error: BrokerUnavailable) -> None:
+    def _fail(batch: Sequence[_Job], error: BrokerUnavailable) -> None:
         for job in batch:
             if not job.done:
                 job.error, job.done = error, True

@@ -16,7 +16,7 @@ __all__ = ["demo"]
 @click.option(
     "--outage",
     type=click.FloatRange(min=1, max=300),
-    default=10.0,
+    default=12.0,
     show_default=True,
     metavar="SECONDS",
     help="How long the services stay away once the breakers are open.",

@@ -14,7 +14,7 @@ from tests.guide.conftest import MakeClient
 from tests.support import Answer, CountingService, wait_until
 
 #: Seconds that a breaker of these tests stays open.
-RECOVERY = 0.3
+RECOVERY = 0.2
 
 
 def fail(client: ResilientServiceClient, times: int = 1) -> None:

@@ -100,7 +100,7 @@ def test_the_breaker_rejecting_requests(make_client: MakeClient, service: Counti
 
 def test_a_successful_recovery(make_client: MakeClient, service: CountingService, lines: Lines) -> None:
     service.script("/update", Answer(500))
-    client = make_client(failure_threshold=1, recovery_timeout=0.3)
+    client = make_client(failure_threshold=1, recovery_timeout=0.2)
     fail(client)
     before = len(lines())
     wait_until(lambda: client.state.value == "half_open", 5)
@@ -117,7 +117,7 @@ def test_a_recovery_found_by_the_health_path_reads_the_same(
     make_client: MakeClient, service: CountingService, lines: Lines
 ) -> None:
     service.script("/update", Answer(500))
-    client = make_client(failure_threshold=1, recovery_timeout=0.3, health_path="/health")
+    client = make_client(failure_threshold=1, recovery_timeout=0.2, health_path="/health")
     fail(client)
     before = len(lines())
     wait_until(lambda: client.state.value == "closed", 5)

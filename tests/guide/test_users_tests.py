@@ -53,7 +53,7 @@ def test_a_mocked_failure_opens_the_breaker() -> None:
 
 @pytest.mark.usefixtures("url")
 def test_a_mocked_success_closes_it_again() -> None:
-    client = ResilientServiceClient("http://service:9999", failure_threshold=2, recovery_timeout=1, max_retries=1)
+    client = ResilientServiceClient("http://service:9999", failure_threshold=2, recovery_timeout=0.3, max_retries=1)
     with patch("requests.request") as mock:
         down(client, mock, 2)
         assert client.state.value == "open"
