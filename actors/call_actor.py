@@ -198,17 +198,17 @@ class CallActor:
     def _next_round(self, one: _Try) -> Settlement:
         """A background call whose round is over waits for the next one, unless it must not or may not have one."""
         call, service = one.call, self.service
+        failed = one.progress.failed_round(one.remembered)
         if one.must_not_repeat:
-            return Bury("outcome unknown", self._outcome(self._last_error(one)), call.reply_to)
+            return Bury("outcome unknown", self._outcome(self._last_error(one)), call.reply_to, failed)
         if one.trial:
             tried = one.progress.failed_attempt(one.remembered).history
             progress = Progress(attempt=one.progress.attempt, round=one.progress.round, history=tried)
             return Release(first=False, progress=progress)
-        failed = one.progress.failed_round(one.remembered)
         if call.rounds and failed.round >= call.rounds:
             text = f"[{service.name}] the call failed in {failed.round} round(s): {one.words}"
             failure = CallFailed(text, service=service.name, reason="rounds used up")
-            return Bury("rounds used up", self._outcome(failure), call.reply_to)
+            return Bury("rounds used up", self._outcome(failure), call.reply_to, failed)
         delay = max(round_delay(failed.round, service.recovery_timeout), one.verdict.retry_after or 0.0)
         self._log.info(
             "[%s] background call %s waits %gs for its next round", service.name, call.id, delay, extra=one.about

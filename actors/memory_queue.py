@@ -330,7 +330,8 @@ class MemoryQueue:
             case Done(outcome, mailbox, keep):
                 queue.forget(entry)
                 self._answer(queue, entry.id, mailbox, outcome, keep)
-            case Bury(reason, outcome, mailbox):
+            case Bury(reason, outcome, mailbox, progress):
+                entry.progress = progress or entry.progress
                 self._bury(queue, entry, reason, outcome)
                 if mailbox:
                     self._post(mailbox, entry.id, outcome or _given_up(queue, reason))

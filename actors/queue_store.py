@@ -129,11 +129,12 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """To the dead letters, for `reason`."""
+    """To the dead letters, for `reason`, with its last attempt in `progress`."""
 
     reason: str
     outcome: Outcome | None = None
     mailbox: str = ""
+    progress: Progress | None = None
 
 
 Settlement = Done | Later | Release | Bury

@@ -237,8 +237,9 @@ def _settlement_arguments(delivery: Delivery, settlement: Settlement) -> list[Ar
             return [_ms(delay), encode(progress)]
         case Release(first, delay, released):
             return [int(first), _ms(delay), encode(released) if released is not None else b""]
-        case Bury(reason, outcome, mailbox):
-            return [reason, mailbox, _reply(delivery.id, outcome or Outcome(error=CallFailed("", reason=reason)))]
+        case Bury(reason, outcome, mailbox, progress):
+            reply = _reply(delivery.id, outcome or Outcome(error=CallFailed("", reason=reason)))
+            return [reason, mailbox, reply, encode(progress) if progress is not None else b""]
 
 
 def _reply(id: str, outcome: Outcome) -> bytes:

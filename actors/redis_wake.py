@@ -21,8 +21,9 @@ from seawall.redis_link import RedisLink
 
 __all__ = ["WakeLine"]
 
-#: Seconds after which the server ends a blocking pop: the slow poll, and proof that the connection lives.
-POLL_SECONDS = 5
+#: Seconds after which the server ends a blocking pop: the slow poll, and proof that the connection lives. Without a
+#: supervisor it is also how long a dead worker's calls go unnoticed beyond their lease, so it is short.
+POLL_SECONDS = 2
 #: Seconds beyond that without an answer, after which the connection counts as dead.
 DEAD_AFTER = 2.0
 

@@ -7,13 +7,28 @@ import select
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["ParentWatch", "Signals"]
+__all__ = ["Attention", "ParentWatch", "Signals"]
 
 _NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Bytes taken from the wake pipe at a time; each signal and each wake writes one.
 _DRAIN = 4096
+
+
+class Attention(Protocol):
+    """What a process's main loop sees of its signals."""
+
+    @property
+    def stop_requested(self) -> bool: ...
+
+    @property
+    def stop_count(self) -> int: ...
+
+    @property
+    def reload_requested(self) -> bool: ...
+
+    def wait(self, timeout: float) -> None: ...
 
 
 class Signals:

@@ -11,9 +11,9 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from seawall.exits import Exit
+from seawall.signals import Attention
 from seawall.supervisor.child_process import ChildSpec, Process, how_it_ended, start_process
 from seawall.supervisor.restarts import RestartPolicy, Restarts
 
@@ -31,21 +31,6 @@ KILLED_SECONDS = 2.0
 _HOPELESS = frozenset({Exit.USAGE, Exit.CONFIG})
 #: As a shell answers for a program that could not be started.
 NOT_STARTED = 127
-
-
-class Attention(Protocol):
-    """What this loop sees of the process's signals; see seawall.signals."""
-
-    @property
-    def stop_requested(self) -> bool: ...
-
-    @property
-    def stop_count(self) -> int: ...
-
-    @property
-    def reload_requested(self) -> bool: ...
-
-    def wait(self, timeout: float) -> None: ...
 
 
 @dataclass(slots=True, eq=False)

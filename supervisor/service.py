@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.outage import Outage
+from seawall.signals import Attention
 from seawall.supervisor.leader import Leader
 from seawall.supervisor.recovery import Recovery
 from seawall.supervisor.scheduler import thread_is_alive
@@ -25,7 +26,7 @@ from seawall.supervisor.store import BreakerStore
 from seawall.supervisor.trials import Trials
 from seawall.supervisor.watchdog import Watchdog
 
-__all__ = ["Attention", "Supervisor"]
+__all__ = ["Supervisor"]
 
 logger = logging.getLogger("seawall.supervisor")
 
@@ -43,21 +44,6 @@ HANGS_AFTER_SECONDS = 5.0
 FAREWELL_SECONDS = 0.5
 #: A tick that comes late is still wanted; many late ticks are one.
 _JOB = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-
-
-class Attention(Protocol):
-    """What this loop sees of the process's signals; see seawall.signals."""
-
-    @property
-    def stop_requested(self) -> bool: ...
-
-    @property
-    def stop_count(self) -> int: ...
-
-    @property
-    def reload_requested(self) -> bool: ...
-
-    def wait(self, timeout: float) -> None: ...
 
 
 class Supervisor:

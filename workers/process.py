@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from seawall.signals import Attention
+
 __all__ = ["End", "run_worker"]
 
 logger = logging.getLogger("seawall.worker")
@@ -37,21 +39,6 @@ class Runner(Protocol):
     def stop(self, timeout: float) -> None: ...
 
     def busy(self) -> int: ...
-
-
-class Attention(Protocol):
-    """What this loop sees of the process's signals."""
-
-    @property
-    def stop_requested(self) -> bool: ...
-
-    @property
-    def stop_count(self) -> int: ...
-
-    @property
-    def reload_requested(self) -> bool: ...
-
-    def wait(self, timeout: float) -> None: ...
 
 
 def run_worker(

@@ -177,7 +177,7 @@ end
 
 -- Leases of one fetch or heartbeat end in their order, microseconds apart, so that the calls come back in it.
 local function lease_until(lease, position)
-  return string.format('%.3f', NOW + lease + position / 1000)
+  return string.format('%.3f', TIME[1] * 1000 + TIME[2] / 1000 + lease + position / 1000)
 end
 
 -- Give back what dead workers held; after `poison` such deaths a call is buried. Answers how many of each.

@@ -5,7 +5,7 @@
 --   done     mailbox or '', reply, keep ms      the call is over; a background call's reply is kept and told to watchers
 --   later    delay ms, progress                 an attempt or a round failed; the next one is due then
 --   release  first 0|1, delay ms, progress ''   not started, or not counted: back where it was, or to the end, or later
---   bury     reason, mailbox or '', reply       to the dead letters
+--   bury     reason, mailbox or '', reply, progress ''    to the dead letters
 -- Returns 1, or 0 when the delivery is no longer the call's newest one.
 
 local verb, queue, id, token = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -30,6 +30,9 @@ if verb == 'done' then
   forget(Q, id)
   answer(ARGV[6], ARGV[7], tonumber(ARGV[8]))
 elseif verb == 'bury' then
+  if ARGV[9] ~= '' then
+    redis.call('HSET', Q .. 'prog', id, ARGV[9])
+  end
   bury(queue, Q, id, ARGV[6])
   answer(ARGV[7], ARGV[8], DONE_MS)
 elseif verb == 'later' or verb == 'release' then

@@ -10,19 +10,18 @@ import pytest
 
 from tests.acceptance.harness import Stage, playing
 from tests.acceptance.poison import deadly_call
-from tests.acceptance.redis_outage import stop_redis_for
-from tests.support import PrivateRedis
+from tests.acceptance.redis_outage import outage_of
 
 #: Seconds of the long outage of the broker. `OUTAGE_SECONDS=30 make test` plays the promised one.
 LONG_OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "12"))
 
 
 @pytest.fixture(scope="session")
-def early(tmp_path_factory: pytest.TempPathFactory, redis_server: PrivateRedis) -> Iterator[Stage]:
+def early(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with playing(
         tmp_path_factory.mktemp("early"),
-        deadly_call=partial(deadly_call, url=redis_server.url),
-        long_outage=partial(stop_redis_for, LONG_OUTAGE),
+        deadly_call=deadly_call,
+        long_outage=partial(outage_of, LONG_OUTAGE, "killed"),
     ) as stage:
         yield stage
 

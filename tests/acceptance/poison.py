@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.harness import CallError, Fleet
-from tests.support import Answer, CountingService, wait_until
+from tests.support import Answer, CountingService, PrivateRedis, wait_until
 
 __all__ = ["DEATHS", "SIBLINGS", "deadly_call"]
 
@@ -21,16 +21,19 @@ DEATHS = 3
 SIBLINGS = 3
 
 
-def deadly_call(folder: Path, url: str) -> dict[str, Any]:
+def deadly_call(folder: Path) -> dict[str, Any]:
     """Whoever runs /deadly is killed with `kill -9`, as it would be by the system for want of memory."""
     with ExitStack() as stack:
+        redis = PrivateRedis(folder)
+        redis.start()
+        stack.callback(redis.stop)
         service = stack.enter_context(CountingService())
         hold = threading.Event()
         stack.callback(hold.set)
         first = [Answer(hold=hold)] * (1 + SIBLINGS)
         service.script("/deadly", Answer(hold=hold))
         service.script("*", *first[1:], Answer())
-        fleet = stack.enter_context(Fleet(folder, url, {"mine": {"url": service.url, "timeout": 60}}))
+        fleet = stack.enter_context(Fleet(folder, redis.url, {"mine": {"url": service.url, "timeout": 60}}))
         worker, _, caller = fleet.start(workers=1, supervisors=1, callers=1)
         paths = ["/deadly", *(f"/sibling/{n}" for n in range(SIBLINGS))]
         deadly, *_ = caller.ask("enqueue", service="mine", calls=[["POST", path] for path in paths])

@@ -92,7 +92,7 @@ def test_open_fails_immediately_with_no_retries_and_no_request(
     started = time.perf_counter()
     with pytest.raises(ServiceUnavailable) as caught:
         client.post("/query", json={})
-    assert time.perf_counter() - started < 0.1
+    assert time.perf_counter() - started < 0.5
     assert service.count() == 0
     assert caught.value.service == "Service Name"
     assert 55 < caught.value.retry_after <= 60

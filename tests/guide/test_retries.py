@@ -57,8 +57,9 @@ def test_attempts_are_apart_as_long_as_the_log_says(service: CountingService) ->
     service.script("*", Answer(500), Answer(500), Answer(200))
     ResilientServiceClient(service.url, "Service Name", backoff=0.1, jitter=0).get("/query")
     first, second, third = (request.at for request in service.requests)
-    assert 0.1 <= second - first < 0.25
-    assert 0.2 <= third - second < 0.35
+    assert second - first >= 0.1
+    assert third - second >= 0.2
+    assert third - first < 1
 
 
 def test_three_attempts_by_default(make_client: MakeClient, service: CountingService) -> None:

@@ -157,7 +157,7 @@ class TestStatus:
         asked = time.monotonic()
         handle = client.enqueue("POST", "/later", delay=0.3)
         assert handle.status() == "due"
-        assert 0.25 < service.wait_for(1)[0].at - asked < 0.45
+        assert 0.25 < service.wait_for(1)[0].at - asked < 1
 
     def test_held_while_the_breaker_is_open(
         self, client: ResilientServiceClient, house: RemoteHouse, service: CountingService

@@ -496,6 +496,15 @@ class TestResults:
         heard = [waiter.wait(5) for waiter in waiters]
         assert [outcome.response.status_code for outcome in heard if outcome] == [201, 201]
 
+    def test_two_threads_may_wait_for_one_call(self, stores: Stores) -> None:
+        box = stores.mailbox()
+        accept(stores.queue, BACKGROUND, "a")
+        waiters = [box.expect("a"), box.expect("a"), box.expect("a")]
+        assert [stores.queue.watch(BACKGROUND, "a", box) for _ in waiters] == [None] * 3
+        box.forget("a")  # one gives up
+        stores.queue.settle(one(stores.queue, BACKGROUND), Done(Outcome(response=answer()), keep=60))
+        assert all(waiter.wait(5) is not None for waiter in waiters[1:])
+
     def test_a_result_is_kept_for_who_asks_later(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "a")
         stores.queue.settle(one(stores.queue, BACKGROUND), Done(Outcome(response=answer(body=b"kept")), keep=60))

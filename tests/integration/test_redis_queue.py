@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import socketserver
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -50,6 +52,47 @@ def inside(redis_url: str) -> Iterator[redis.Redis]:
     """A client for looking at what is there."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+class TestConnections:
+    @pytest.fixture
+    def port(self, tmp_path: Path) -> Iterator[int]:
+        """A server that is reached by TCP, and has a password."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            number = free.getsockname()[1]
+        server = PrivateRedis(tmp_path, port=str(number))
+        server.start()
+        with server.client() as inside:
+            inside.config_set("requirepass", "open")
+        yield number
+        server.stop()
+
+    def test_a_queue_over_tcp_with_a_password(self, port: int) -> None:
+        """Not only over a unix socket: redis-py treats the two differently."""
+        stores = RedisStores(f"redis://:open@127.0.0.1:{port}/0", lease=5)
+        box = stores.mailbox()
+        waiter = box.expect("a")
+        accept(stores.queue, WAITED, "a")
+        stores.queue.wait([WAITED], 5)
+        stores.queue.settle(one(stores.queue, WAITED), Done(Outcome(response=answer()), box.address))
+        assert waiter.wait(5) is not None
+        stores.close()
+
+    @pytest.mark.parametrize("login", ["", ":wrong@"])
+    def test_a_wrong_password_is_typed_and_not_shown(self, port: int, login: str) -> None:
+        stores = RedisStores(f"redis://{login}127.0.0.1:{port}/0", lease=5)
+        with pytest.raises(BrokerUnavailable) as caught:
+            fetch(stores.queue, WAITED)
+        assert "wrong" not in str(caught.value)
+        stores.close()
+
+    def test_what_cannot_be_sent_fails_alone(self, stores: RedisStores) -> None:
+        """Commands of many threads share a write: one that has no bytes must not spoil the others'."""
+        with ThreadPoolExecutor(8) as pool:
+            puts = [pool.submit(accept, stores.queue, "\ud800" if n == 4 else WAITED, f"c{n}") for n in range(8)]
+            errors = [put.exception(5) for put in puts]
+        assert [type(error) for error in errors if error] == [ValueError]
+        assert stores.queue.counts([WAITED])[0].ready == 7
 
 
 class TestWhatIsLeftBehind:
