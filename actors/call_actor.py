@@ -76,6 +76,8 @@ class CallActor:
         """What becomes of a call that must not be sent now; None for one that may."""
         if call.service != self.service.key or call.origin != self.service.origin:
             return self._reject(call)
+        if delivered.delivery.deaths and not call.resend:
+            return self._unknown(call)
         if self._view.record.state is State.CLOSED or self._is_trial(delivered, call):
             return None
         if not call.waited:
@@ -98,6 +100,14 @@ class CallActor:
     def _holds_trial(self, call: Call) -> bool:
         record = self._view.record
         return record.trial == call.id and trial_is_live(record, self._now())
+
+    def _unknown(self, call: Call) -> Settlement:
+        """A worker died with this call, and its service would not tell a repetition: it is never sent again."""
+        text = (
+            f"[{self.service.name}] {call.method} {path_only(call.target)} may have been carried out: its worker died"
+        )
+        outcome = self._outcome(OutcomeUnknown(text, service=self.service.name))
+        return Done(outcome, call.reply_to) if call.waited else Bury("outcome unknown", outcome, call.reply_to)
 
     def _reject(self, call: Call) -> Settlement:
         text = (

@@ -74,6 +74,8 @@ def import_modules(modules: Iterable[str]) -> None:
     if folder not in sys.path and "" not in sys.path:
         sys.path.append(folder)
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigurationError(f"{name!r} is not the name of a module, such as app.services")
         try:
             importlib.import_module(name)
         except ConfigurationError as error:

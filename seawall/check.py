@@ -91,7 +91,7 @@ def _import_problems(name: str, folder: Path) -> list[Problem]:
         importlib.import_module(name)
     except ConfigurationError as error:
         return [Problem("error", f"module {name}", f"declares what cannot be used: {error}")]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [Problem("error", f"module {name}", f"cannot be imported: {type(error).__name__}: {error}")]
     return []
 

@@ -14,7 +14,7 @@ import requests
 from seawall.boot import boot
 from seawall.cli.options import module_option, settings_options
 from seawall.client import ResilientServiceClient
-from seawall.errors import ConfigurationError, RequestTooLarge
+from seawall.errors import ConfigurationError
 from seawall.exits import Exit
 from seawall.kinds import nearest
 from seawall.runtime import registry
@@ -61,15 +61,13 @@ def call(
     started = time.monotonic()
     try:
         response = client.request(method.upper(), path, **options)
-    except RequestTooLarge as error:
+    except (TypeError, ValueError) as error:  # some of requests' own are both: what was asked for is wrong
         raise click.UsageError(str(error)) from error
     except requests.HTTPError as error:
         response = error.response
     except requests.RequestException as error:
         click.echo(f"seawall: {_named(error)}", err=True)
         return Exit.UNAVAILABLE
-    except (TypeError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
     if include:
         _print_head(response, time.monotonic() - started)
     _print_body(response)

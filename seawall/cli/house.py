@@ -76,9 +76,9 @@ class House:
             logger.info("everything has stopped")
 
     def _child(self, name: str) -> ChildSpec:
-        """One of Seawall's own processes: `worker-2` runs the command `worker`."""
-        command = name.partition("-")[0]
-        argv = (sys.executable, "-m", "seawall", command, "--parent", str(os.getpid()), "--name", name, *self._modules)
+        """One of Seawall's own processes: `worker-2` runs the command `worker`. Files of the current folder hide nothing."""
+        command = (sys.executable, "-P", "-m", "seawall", name.partition("-")[0])
+        argv = (*command, "--parent", str(os.getpid()), "--name", name, *self._modules)
         return ChildSpec(name=name, argv=argv, env=self._environ, grace=self._stop_seconds)
 
     def _look_after(self) -> None:

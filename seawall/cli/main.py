@@ -37,6 +37,7 @@ SECTIONS: dict[str, Sequence[click.Command]] = {
     cls=Group,
     sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="COMMAND ...",
     no_args_is_help=False,
     invoke_without_command=True,
 )

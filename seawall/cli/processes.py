@@ -124,4 +124,4 @@ def _close(runtime: Runtime) -> None:
 def _start_afresh() -> NoReturn:
     """The same command in the same process: new code, new settings, same process id."""
     logging.shutdown()
-    os.execv(sys.executable, [sys.executable, "-m", "seawall", *sys.argv[1:]])  # noqa: S606 - our own arguments
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "seawall", *sys.argv[1:]])  # noqa: S606 - our own arguments

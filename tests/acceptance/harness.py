@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from seawall.actors.queue_store import Counts
 from seawall.actors.service import queue_names
 from seawall.errors import BrokerUnavailable
 from seawall.supervisor.breaker import Record, State
+from seawall.supervisor.leader import leader_info
 from tests.support import wait_until
 
 __all__ = ["CallError", "Caller", "Fleet", "Program", "Stage", "Up", "opened", "say"]
@@ -41,7 +41,6 @@ END_SECONDS = 10.0
 P = TypeVar("P", bound="Program")
 
 _CALLER = Path(__file__).with_name("caller.py")
-_STAMP = re.compile(r"^(\d\d):(\d\d):(\d\d)\.(\d{3}) ")
 
 
 class Program:
@@ -239,8 +238,9 @@ class Fleet:
         return self._kept(Caller(self.folder, self._log("caller"), self.environ))
 
     def up(self, *options: str) -> Up:
-        """Everything under `seawall up`; use() its url() then."""
-        return self._kept(Up(self.folder, self._log("up"), self.environ, *options))
+        """Everything under `seawall up`, with a server of its own; use() its url() then."""
+        environ = {name: value for name, value in self.environ.items() if name != "SEAWALL_BROKER_URL"}
+        return self._kept(Up(self.folder, self._log("up"), environ, *options))
 
     def script(self, text: str, *arguments: str) -> Program:
         """A Python program of the test's own, in this fleet's folder and environment."""
@@ -287,8 +287,6 @@ class Fleet:
     def leader(self) -> int:
         """The process id of the supervisor that holds the lease; 0 without one."""
         assert self.engine.link is not None
-        from seawall.supervisor.leader import leader_info
-
         owner = leader_info(self.engine.link, self.namespace).owner
         return int(owner.split(":")[1]) if owner else 0
 

@@ -140,6 +140,24 @@ def embedded_server(folder: Path) -> tuple[float, float]:
         return took, back
 
 
+def whole_house(folder: Path) -> tuple[float, float]:
+    """`up` itself: its children notice, and a second `up` in the same folder goes on with what was accepted."""
+    with Load() as load, Fleet(folder, "", load.declared()) as fleet:
+        up = fleet.up("--no-web")
+        fleet.use(up.url())
+        caller: Caller = fleet.start(callers=1)[0]
+        load.queue(fleet, caller)
+        children = psutil.Process(up.pid).children(recursive=True)
+        up.kill()
+        killed_at = time.monotonic()
+        fleet.up("--no-web").url()
+        again = time.monotonic() - killed_at
+        load.release.set()
+        took = load.wait_until_done(fleet, killed_at)
+        assert psutil.wait_procs(children, PROMISED)[1] == []
+        return took, again
+
+
 def reached(fleet: Fleet, old: int, pids: list[int]) -> float:
     """When the new server answers; 0 as long as it does not."""
     try:
@@ -158,6 +176,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: PrivateRedis) 
         only=lambda folder: worker_and_only_supervisor(folder, url),
         leader=lambda folder: worker_and_leader(folder, url),
         server=embedded_server,
+        house=whole_house,
     ) as stage:
         yield stage
 
@@ -177,4 +196,10 @@ def test_after_a_worker_and_the_leader_the_next_one_leads_and_all_25_calls_run(s
 def test_after_the_embedded_server_what_ran_has_run_once_and_the_rest_resumes(stage: Stage) -> None:
     took, back = stage.result("server")
     say(f"kill -9 of the embedded server: it is back in {back:.1f} s, all 30 calls ran within {took:.1f} s")
+    assert took < PROMISED
+
+
+def test_after_up_itself_a_second_up_goes_on_with_what_was_accepted(stage: Stage) -> None:
+    took, again = stage.result("house")
+    say(f"kill -9 of `seawall up`: a second one stood after {again:.1f} s, all 25 calls ran within {took:.1f} s")
     assert took < PROMISED

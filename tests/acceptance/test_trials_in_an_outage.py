@@ -31,6 +31,8 @@ HELD_TIMEOUT = 1.5
 LATE = 0.25 + 0.5
 #: What two clocks may differ by: an arrival is read after the trial was taken.
 TOLERANCE = 0.01
+#: Seconds that a trial which was taken may be on its way to the service.
+ON_ITS_WAY = 0.75
 #: Background calls that wait through the outage.
 HELD = 12
 
@@ -94,6 +96,14 @@ def trip(fleet: Fleet, caller: Caller, outages: dict[str, Outage]) -> None:
         outage.has_opened(fleet)
 
 
+def figures(fleet: Fleet, outages: dict[str, Outage]) -> dict[str, tuple[list[float], float]]:
+    """Of each service: the gaps between its trials, and the seconds that it took to recover."""
+    gaps = {key: outage.gaps() for key, outage in outages.items()}
+    return {
+        key: (gaps[key], outage.recovers(fleet, HELD if key == "background" else 0)) for key, outage in outages.items()
+    }
+
+
 def refusals_end(answers: list[Any]) -> set[str]:
     """How all the hammering calls ended."""
     return {end for answer in answers for end in answer.result(20)}
@@ -106,20 +116,20 @@ def with_everything(folder: Path, url: str) -> dict[str, Any]:
         services = declared(outages, health={"health_path": "/health"})
         fleet = stack.enter_context(Fleet(folder, url, services))
         *workers, _, _, one, other = fleet.start(workers=2, supervisors=2, callers=2)
-        outages.pop("refused").service.stop()
+        refused = outages.pop("refused")
+        refused.service.stop()
         one.ask("enqueue", service="refused", calls=[["POST", f"/held/{n}"] for n in range(HELD)])
         trip(fleet, one, outages)
         opened(fleet, "refused")
         hammers = [caller.start("hammer", service="callers", path="/hammer", threads=3) for caller in (one, other)]
         for outage in outages.values():
             outage.service.wait_for(outage.before + INTERVALS, timeout=INTERVALS * (RECOVERY + LATE))
-        found = {
-            key: (outage.gaps(), outage.recovers(fleet, HELD if key == "background" else 0))
-            for key, outage in outages.items()
-        }
+        found: dict[str, Any] = figures(fleet, outages)
         for caller in (one, other):
             caller.ask("rest", service="callers")
-        return {**found, "ends": refusals_end(hammers), "refused": refused_gaps(workers)}
+        gaps = refused_gaps(workers)
+        refused.service.start()
+        return {**found, "ends": refusals_end(hammers), "refused": (gaps, refused.recovers(fleet, HELD))}
 
 
 def refused_gaps(workers: list[Program]) -> list[float]:
@@ -148,10 +158,7 @@ def without_supervisor(folder: Path, url: str) -> dict[str, Any]:
         ]
         ends = time.monotonic() + INTERVALS * RECOVERY
         wait_until(lambda: time.monotonic() >= ends, 2 * INTERVALS * RECOVERY)
-        found = {
-            key: (outage.gaps(), outage.recovers(fleet, HELD if key == "background" else 0))
-            for key, outage in outages.items()
-        }
+        found: dict[str, Any] = figures(fleet, outages)
         for caller in (one, other):
             for key in ("callers", "health"):
                 caller.ask("rest", service=key)
@@ -176,10 +183,7 @@ def killed_while_trying(folder: Path, url: str) -> dict[str, Any]:
         kill_whoever_tries(fleet, outages, workers)
         for outage in outages.values():
             outage.service.wait_for(outage.before + 3, timeout=30)
-        found = {
-            key: (outage.gaps(), outage.recovers(fleet, HELD if key == "background" else 0))
-            for key, outage in outages.items()
-        }
+        found: dict[str, Any] = figures(fleet, outages)
         caller.ask("rest", service="callers")
         return {**found, "ends": refusals_end([hammer])}
 
@@ -210,8 +214,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: PrivateRedis) 
         yield stage
 
 
-def tell(kind: str, gaps: list[float], recovered: float | None = None) -> None:
-    back = "" if recovered is None else f", closed and drained {recovered:.2f} s after the service's return"
+def tell(kind: str, gaps: list[float], recovered: float) -> None:
+    back = f", closed and drained {recovered:.2f} s after the service's return"
     say(f"{kind}: {len(gaps)} trials, {min(gaps):.3f} to {max(gaps):.3f} s apart (interval {RECOVERY} s){back}")
 
 
@@ -219,18 +223,19 @@ def tell(kind: str, gaps: list[float], recovered: float | None = None) -> None:
 def test_the_dead_service_sees_one_request_in_each_interval(stage: Stage, kind: str) -> None:
     gaps, recovered = stage.result("complete")[kind]
     tell(f"with supervisors, {kind}", gaps, recovered)
-    assert len(gaps) in (INTERVALS, INTERVALS + 1)
+    assert len(gaps) >= INTERVALS
     assert min(gaps) >= RECOVERY - TOLERANCE
     assert max(gaps) < RECOVERY + LATE
     assert recovered < RECOVERY + LATE + 2
 
 
 def test_so_it_is_with_a_service_that_refuses_connections(stage: Stage) -> None:
-    gaps = stage.result("complete")["refused"]
-    tell("with supervisors, connections refused", gaps)
+    gaps, recovered = stage.result("complete")["refused"]
+    tell("with supervisors, connections refused", gaps, recovered)
     assert len(gaps) >= INTERVALS
     assert min(gaps) >= RECOVERY - TOLERANCE
     assert max(gaps) < RECOVERY + LATE
+    assert recovered < RECOVERY + LATE + 2
 
 
 def test_callers_get_clear_errors_through_the_outage(stage: Stage) -> None:
@@ -252,7 +257,8 @@ def test_who_dies_in_the_middle_of_a_trial_changes_nothing(stage: Stage, kind: s
     gaps, recovered = stage.result("killed")[kind]
     lease = HELD_TIMEOUT + 5
     tell(f"killed in the middle of a trial, {kind}", gaps, recovered)
-    assert gaps[1] >= lease - TOLERANCE, "the trial's lease was not waited for"
+    # The lease begins when the trial is taken; on a busy machine its request arrives some time after that.
+    assert gaps[1] >= lease - ON_ITS_WAY, "the trial's lease was not waited for"
     assert gaps[1] < lease + LATE + 2
     assert min(gaps) >= RECOVERY - TOLERANCE
     assert recovered < lease + RECOVERY + LATE + 2

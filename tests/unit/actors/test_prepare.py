@@ -310,7 +310,11 @@ def very_deep() -> list[Any]:
     return nested
 
 
-@pytest.mark.parametrize("value", [object(), {"at": {1, 2}}, {(1, 2): 3}, b"bytes", circle()], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {"at": {1, 2}}, {(1, 2): 3}, b"bytes", circle()],
+    ids=["object", "set", "tuple as a key", "bytes", "circle"],
+)
 def test_json_that_cannot_be_serialised(value: Any) -> None:
     with pytest.raises(InvalidJSONError):
         prepared("POST", json=value)
