@@ -35,8 +35,11 @@ $(STAMP): pyproject.toml constraints.txt
 run: setup ## start the example application; SECONDS=30 ends it by itself, ctrl-C at any time
 	$(IN_VENV)/seawall up examples.caudex.services $(if $(SECONDS),--seconds $(SECONDS)) -- $(IN_VENV)/python -m examples.caudex.run
 
-test: setup ## run the tests; ARGS="tests/unit -x" goes to pytest
-	$(IN_VENV)/python -m pytest $(ARGS)
+# Tests wait for processes, timers and servers more than they compute: more of them than cores run side by side.
+JOBS ?= 3
+
+test: setup ## run the tests; ARGS="tests/unit -x" goes to pytest, JOBS=1 runs them one after the other
+	$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: setup ## lint, check the formatting, check the types
 	$(IN_VENV)/ruff check

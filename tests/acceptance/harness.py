@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 import psutil
 
 from seawall.actors.engine import engine_from_url
-from seawall.actors.queue_store import Counts
-from seawall.actors.service import queue_names
+from seawall.actors.queue_store import Accepted, Counts, Put
+from seawall.actors.record import Call, encode, new_call_id
+from seawall.actors.service import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, origin_of, queue_names
 from seawall.errors import BrokerUnavailable
 from seawall.supervisor.breaker import Record, State
 from seawall.supervisor.leader import leader_info
@@ -200,6 +201,7 @@ class Fleet:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.namespace = f"fleet{next(self._namespaces)}"
+        self.services = services
         self.folder = folder / self.namespace
         self.folder.mkdir(parents=True)
         self.url = url
@@ -265,6 +267,26 @@ class Fleet:
         for program in started[workers + supervisors :]:
             program.ask("ready", timeout=START_SECONDS)
         return started
+
+    def enqueue(self, key: str, paths: Iterable[str], *, delay: float = 0.0) -> list[str]:
+        """Background POSTs, as a client queues them; their ids. Saves a caller's process where no client is tested."""
+        url, attempts, timeout = (self.services[key].get(name) for name in ("url", "max_retries", "timeout"))
+        calls = [
+            Call(
+                id=new_call_id(),
+                service=key,
+                origin=origin_of(url),
+                method="POST",
+                target=path,
+                max_attempts=attempts or DEFAULT_MAX_RETRIES,
+                timeout=timeout or DEFAULT_TIMEOUT,
+                keep_result=60,
+            )
+            for path in paths
+        ]
+        puts = [Put(queue_names(key)[1], call.id, encode(call), delay, expires_in=3600) for call in calls]
+        assert all(isinstance(answer, Accepted) for answer in self.engine.queue.put(puts))
+        return [call.id for call in calls]
 
     def wait_for_worker(self, program: Program) -> None:
         def reports() -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,13 +36,11 @@ class Slow:
         declared = {"slow": {"url": self.service.url, "concurrency": RUNNING + 1, "timeout": 60}}
         self.fleet = stack.enter_context(Fleet(folder, url, declared))
 
-    def fill(self, worker: Program) -> Any:
+    def fill(self, worker: Program) -> None:
         """Have this one worker run eight calls, with a backlog behind them."""
         self.fleet.wait_for_worker(worker)
-        caller = self.fleet.start(callers=1)[0]
-        caller.ask("enqueue", service="slow", calls=[["POST", f"/{n}"] for n in range(RUNNING + BACKLOG)])
+        self.fleet.enqueue("slow", [f"/{n}" for n in range(RUNNING + BACKLOG)])
         self.service.wait_for(RUNNING)
-        return caller
 
     def starts(self) -> Counter[str]:
         return Counter(request.path for request in self.service.requests)
@@ -105,7 +102,7 @@ def reload(folder: Path, url: str) -> tuple[int, int]:
     with ExitStack() as stack:
         slow = Slow(stack, folder, url)
         worker = slow.fleet.worker()
-        caller = slow.fill(worker)
+        slow.fill(worker)
         module = slow.fleet.folder / "services.py"
         module.write_text(module.read_text() + "print('NEW CODE', flush=True)\n")
         pid = worker.pid
@@ -114,7 +111,8 @@ def reload(folder: Path, url: str) -> tuple[int, int]:
         slow.release.set()
         worker.expect("NEW CODE")
         worker.expect("serving slow", count=2)
-        assert caller.ask("call", service="slow", method="GET", path="/after")["status"] == 200
+        slow.fleet.enqueue("slow", ["/after"])
+        slow.service.wait_for(1, path="/after")
         wait_until(lambda: slow.fleet.drained("slow"))
         assert worker.popen.poll() is None
         served_by = slow.fleet.workers()[0]["pid"]

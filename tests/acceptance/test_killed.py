@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.harness import Caller, Fleet, Stage, opened, playing, say
+from tests.acceptance.harness import Fleet, Stage, Up, opened, playing, say
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
 
 #: Seconds after a kill within which everything must have run: the promise.
@@ -37,7 +37,6 @@ class Load:
         for service in self.services:
             service.start()
         self.slow.script("*", Answer(hold=self.release))
-        self.failing.script("*", *[Answer(503)] * RETRIES, Answer())
         self.sick.script("*", Answer(500))
         return self
 
@@ -56,10 +55,14 @@ class Load:
             },
         }  # fmt: skip
 
-    def queue(self, fleet: Fleet, caller: Caller) -> None:
+    def queue(self, fleet: Fleet) -> None:
         """Have five calls in flight and twenty retries pending."""
-        caller.ask("enqueue", service="slow", calls=[["POST", f"/slow/{n}"] for n in range(IN_FLIGHT)])
-        caller.ask("enqueue", service="failing", calls=[["POST", f"/failing/{n}"] for n in range(RETRIES)])
+        self.release.clear()
+        for service in self.services:
+            service.clear()
+        self.failing.script("*", *[Answer(503)] * RETRIES, Answer())
+        fleet.enqueue("slow", [f"/slow/{n}" for n in range(IN_FLIGHT)])
+        fleet.enqueue("failing", [f"/failing/{n}" for n in range(RETRIES)])
         wait_until(lambda: self.slow.count(method="POST") == IN_FLIGHT)
         self.failing.wait_for(RETRIES)
         wait_until(lambda: fleet.counts("failing").due == RETRIES)
@@ -83,7 +86,7 @@ def worker_and_only_supervisor(folder: Path, url: str) -> float:
         first, supervisor, caller = fleet.start(workers=1, supervisors=1, callers=1)
         waiting = caller.start("call", service="slow", method="GET", path="/slow/waiting", deadline=60)
         load.slow.wait_for(1)
-        load.queue(fleet, caller)
+        load.queue(fleet)
         fleet.start(workers=1)
         first.kill()
         supervisor.kill()
@@ -96,11 +99,11 @@ def worker_and_only_supervisor(folder: Path, url: str) -> float:
 def worker_and_leader(folder: Path, url: str) -> tuple[float, float, float]:
     """Another supervisor leads on: it returns the calls, and goes on with the trials of a sick service."""
     with Load() as load, Fleet(folder, url, load.declared()) as fleet:
-        first, _, _, caller = fleet.start(workers=1, supervisors=2, callers=1)
-        caller.start("call", service="sick", method="GET", path="/")
+        first, *_ = fleet.start(workers=1, supervisors=2)
+        fleet.enqueue("sick", ["/"])
         opened(fleet, "sick")
         load.sick.wait_for(1, path="/health")
-        load.queue(fleet, caller)
+        load.queue(fleet)
         fleet.start(workers=1)
         leader = fleet.leader()
         fleet.of_pid(leader).kill()
@@ -115,47 +118,47 @@ def worker_and_leader(folder: Path, url: str) -> tuple[float, float, float]:
         return load.wait_until_done(fleet, killed_at), leads, tried
 
 
-def embedded_server(folder: Path) -> tuple[float, float]:
+def seawall_up(folder: Path) -> tuple[float, float, float, float]:
+    """First its server dies, and then `up` itself: of each, when it was back and when all calls had run."""
+    with Load() as load, Fleet(folder, "", load.declared()) as fleet:
+        up = fleet.up("--no-web")
+        fleet.use(up.url())
+        return *embedded_server(load, fleet, up), *whole_house(load, fleet, up)
+
+
+def embedded_server(load: Load, fleet: Fleet, up: Up) -> tuple[float, float]:
     """`up` starts it again; what it had accepted is in its append-only file. What ran, runs once."""
-    with Load() as load, Fleet(folder, "", load.declared()) as fleet:
-        up = fleet.up("--no-web")
-        fleet.use(up.url())
-        caller: Caller = fleet.start(callers=1)[0]
-        load.queue(fleet, caller)
-        delayed = [["POST", f"/delayed/{n}", {"delay": 3.0}] for n in range(5)]
-        caller.ask("enqueue", service="slow", calls=delayed)
-        server = up.children("valkey-server")
-        assert len(server) == 1
-        psutil.Process(server[0]).kill()
-        killed_at = time.monotonic()
-        load.release.set()
-        back = wait_until(lambda: reached(fleet, server[0], up.children("valkey-server")), PROMISED) - killed_at
-        wait_until(lambda: fleet.drained("slow") and fleet.drained("failing"), 2 * PROMISED)
-        took = time.monotonic() - killed_at
-        once = Counter(request.path for request in load.slow.requests)
-        assert once == {f"/{kind}/{n}": 1 for kind in ("slow", "delayed") for n in range(IN_FLIGHT)}
-        assert len({request.path for request in load.failing.requests}) == RETRIES
-        up.terminate()
-        assert up.wait() == 0
-        return took, back
+    load.queue(fleet)
+    fleet.enqueue("slow", [f"/delayed/{n}" for n in range(IN_FLIGHT)], delay=3.0)
+    server = up.children("valkey-server")
+    assert len(server) == 1
+    psutil.Process(server[0]).kill()
+    killed_at = time.monotonic()
+    load.release.set()
+    back = wait_until(lambda: reached(fleet, server[0], up.children("valkey-server")), PROMISED) - killed_at
+    wait_until(lambda: fleet.drained("slow") and fleet.drained("failing"), 2 * PROMISED)
+    took = time.monotonic() - killed_at
+    once = Counter(request.path for request in load.slow.requests)
+    assert once == {f"/{kind}/{n}": 1 for kind in ("slow", "delayed") for n in range(IN_FLIGHT)}
+    assert len({request.path for request in load.failing.requests}) == RETRIES
+    return back, took
 
 
-def whole_house(folder: Path) -> tuple[float, float]:
-    """`up` itself: its children notice, and a second `up` in the same folder goes on with what was accepted."""
-    with Load() as load, Fleet(folder, "", load.declared()) as fleet:
-        up = fleet.up("--no-web")
-        fleet.use(up.url())
-        caller: Caller = fleet.start(callers=1)[0]
-        load.queue(fleet, caller)
-        children = psutil.Process(up.pid).children(recursive=True)
-        up.kill()
-        killed_at = time.monotonic()
-        fleet.up("--no-web").url()
-        again = time.monotonic() - killed_at
-        load.release.set()
-        took = load.wait_until_done(fleet, killed_at)
-        assert psutil.wait_procs(children, PROMISED)[1] == []
-        return took, again
+def whole_house(load: Load, fleet: Fleet, up: Up) -> tuple[float, float]:
+    """Its children notice, and a second `up` in the same folder goes on with what was accepted."""
+    load.queue(fleet)
+    children = psutil.Process(up.pid).children(recursive=True)
+    up.kill()
+    killed_at = time.monotonic()
+    second = fleet.up("--no-web")
+    second.url()
+    again = time.monotonic() - killed_at
+    load.release.set()
+    took = load.wait_until_done(fleet, killed_at)
+    assert psutil.wait_procs(children, PROMISED)[1] == []
+    second.terminate()
+    assert second.wait() == 0
+    return again, took
 
 
 def reached(fleet: Fleet, old: int, pids: list[int]) -> float:
@@ -175,8 +178,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, redis_server: PrivateRedis) 
         tmp_path_factory.mktemp("killed"),
         only=lambda folder: worker_and_only_supervisor(folder, url),
         leader=lambda folder: worker_and_leader(folder, url),
-        server=embedded_server,
-        house=whole_house,
+        up=seawall_up,
     ) as stage:
         yield stage
 
@@ -194,12 +196,12 @@ def test_after_a_worker_and_the_leader_the_next_one_leads_and_all_25_calls_run(s
 
 
 def test_after_the_embedded_server_what_ran_has_run_once_and_the_rest_resumes(stage: Stage) -> None:
-    took, back = stage.result("server")
+    back, took, _, _ = stage.result("up")
     say(f"kill -9 of the embedded server: it is back in {back:.1f} s, all 30 calls ran within {took:.1f} s")
     assert took < PROMISED
 
 
 def test_after_up_itself_a_second_up_goes_on_with_what_was_accepted(stage: Stage) -> None:
-    took, again = stage.result("house")
+    _, _, again, took = stage.result("up")
     say(f"kill -9 of `seawall up`: a second one stood after {again:.1f} s, all 25 calls ran within {took:.1f} s")
     assert took < PROMISED

@@ -149,19 +149,14 @@ def without_supervisor(folder: Path, url: str) -> dict[str, Any]:
     with ExitStack() as stack:
         outages = dead_services(stack, "health", "background", "callers")
         fleet = stack.enter_context(Fleet(folder, url, declared(outages, health={"health_path": "/health"})))
-        _, _, one, other = fleet.start(workers=2, callers=2)
-        trip(fleet, one, outages)
-        hammers = [
-            caller.start("hammer", service=key, path="/hammer", threads=3)
-            for caller in (one, other)
-            for key in ("callers", "health")
-        ]
+        _, _, caller = fleet.start(workers=2, callers=1)
+        trip(fleet, caller, outages)
+        hammers = [caller.start("hammer", service=key, path="/hammer", threads=3) for key in ("callers", "health")]
         ends = time.monotonic() + INTERVALS * RECOVERY
         wait_until(lambda: time.monotonic() >= ends, 2 * INTERVALS * RECOVERY)
         found: dict[str, Any] = figures(fleet, outages)
-        for caller in (one, other):
-            for key in ("callers", "health"):
-                caller.ask("rest", service=key)
+        for key in ("callers", "health"):
+            caller.ask("rest", service=key)
         return {**found, "ends": refusals_end(hammers)}
 
 

@@ -107,7 +107,7 @@ class TestCall:
             decode_call(payload)
 
     @given(st.data())
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     def test_nor_does_a_record_that_was_damaged(self, data: st.DataObject) -> None:
         payload = bytearray(encode(CALL))
         for _ in range(data.draw(st.integers(1, 4))):
