@@ -39,6 +39,8 @@ logger = logging.getLogger("seawall.worker")
 
 #: Seconds between two heartbeats: several of them fit into a lease, so one lost beat loses no call.
 BEAT_SECONDS = 1.0
+#: Seconds between two looks for a call to try a service with, once that is due.
+OFFER_SECONDS = 0.25
 #: Milliseconds after which Dramatiq's threads look up to see whether they shall stop.
 WORKER_TIMEOUT_MS = 500
 
@@ -159,9 +161,15 @@ class CallWorker:
             self.broker.hub.poke()
 
     def _beat_for_ever(self) -> None:
-        while not self._stopping.wait(BEAT_SECONDS):
-            self._beat()
-            self._offer_trials()
+        beat_at = time.monotonic() + BEAT_SECONDS
+        while not self._stopping.wait(min(beat_at - time.monotonic(), self._until_next_offer())):
+            try:
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + BEAT_SECONDS
+                    self._beat()
+                self._offer_trials()
+            except Exception:
+                logger.exception("the heartbeat met an error that it did not expect; it goes on")
 
     def _beat(self) -> None:
         queues = [] if self._is_leaving() else self.broker.hub.queues()
@@ -193,6 +201,16 @@ class CallWorker:
                 "started_at": self._started_at,
             }
         ).encode()
+
+    def _until_next_offer(self) -> float:
+        """Seconds until a trial may be offered here, so that it is not late by a heartbeat."""
+        now, soonest = self._engine.breakers.now(), BEAT_SECONDS
+        for service in list(self._services.values()):
+            record = self._views.of(service).record
+            if record.state is not State.CLOSED and not record.forced:
+                due = max(record.next_trial_at, record.trial_until) + self._engine.grace - now
+                soonest = min(soonest, due if due > 0 else OFFER_SECONDS)
+        return soonest
 
     def _offer_trials(self) -> None:
         """Without a supervisor, let the oldest held call of an open breaker be its trial."""

@@ -15,7 +15,7 @@ from seawall.actors.queue_store import Accepted, Delivery, Group, Put, QueueStor
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
 from seawall.actors.replies import Mailbox
-from seawall.redis_link import RedisLink
+from seawall.redis_link import ANSWER_TIMEOUT, RedisLink
 from seawall.supervisor.breaker import Record, State
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.redis_store import RedisStore
@@ -76,15 +76,16 @@ class MemoryStores(Stores):
 
 
 class RedisStores(Stores):
-    def __init__(self, url: str, *, lease: float, namespace: str = "test") -> None:
+    def __init__(self, url: str, *, lease: float, namespace: str = "test", patience: float = ANSWER_TIMEOUT) -> None:
+        """`patience` is how many seconds a link waits for an answer."""
         super().__init__()
-        self._url, self._lease, self._namespace = url, lease, namespace
-        self.link = self.opened(RedisLink(url))
+        self._url, self._lease, self._namespace, self._patience = url, lease, namespace, patience
+        self.link = self.opened(RedisLink(url, answer_timeout=patience))
         self.breakers = self.opened(RedisStore(self.link, namespace))
         self.queue = self.another()
 
     def another(self) -> QueueStore:
-        link = self.opened(RedisLink(self._url))
+        link = self.opened(RedisLink(self._url, answer_timeout=self._patience))
         return self.opened(RedisQueue(link, self._namespace, lease=self._lease))
 
     def mailbox(self) -> Mailbox:

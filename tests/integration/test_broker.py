@@ -683,7 +683,7 @@ def test_two_workers_share_a_queue_and_nothing_runs_twice(redis_url: str) -> Non
 def test_a_store_that_is_away_for_a_moment_loses_and_repeats_nothing(
     own_redis: PrivateRedis, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stores, diary = RedisStores(own_redis.url, lease=5), Diary()
+    stores, diary = RedisStores(own_redis.url, lease=5, patience=0.2), Diary()
     queue = stores.another()
     broker = SeawallBroker(queue)
     slow = declare(broker, diary.pass_the_door, "slow")

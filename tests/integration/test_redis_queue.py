@@ -29,7 +29,7 @@ from tests.support import PrivateRedis, wait_until
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
 #: Seconds; everything typed happens within this time.
 TYPED = 2.0
-LEASE = 0.6
+LEASE = 0.4
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ class TestOutage:
 
     def test_calls_handed_out_into_a_freeze_are_not_lost_to_it(self, own_redis: PrivateRedis) -> None:
         """The frozen server carries out every fetch that gave up waiting; no worker has died of it."""
-        stores = RedisStores(own_redis.url, lease=30)
+        stores = RedisStores(own_redis.url, lease=30, patience=0.2)
         for number in range(12):
             accept(stores.queue, BACKGROUND, f"c{number:02}")
         assert ids(fetch(stores.queue, BACKGROUND, free=1)) == ["c00"]
@@ -545,7 +545,7 @@ class TestWakeUps:
     def test_a_lost_token_costs_only_a_slow_poll(
         self, stores: RedisStores, inside: redis.Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_wake, "POLL_SECONDS", 1)
+        monkeypatch.setattr(redis_wake, "POLL_SECONDS", 0.2)
         accept(stores.queue, BACKGROUND, "a")
         assert inside.lpop(f"test:q:{BACKGROUND}:wake") == b"1"  # popped by a process that died of it
         sleeper = _fall_asleep(stores, inside, BACKGROUND, timeout=None)

@@ -1,0 +1,112 @@
+"""How Seawall's own processes log: lines for people, or JSON for machines."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from seawall.logs import JsonFormatter, TextFormatter, setup_logging
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is written to standard error; logging is put back as it was."""
+    written = io.StringIO()
+    loggers = [logging.getLogger(), logging.getLogger("seawall")]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    monkeypatch.setattr(sys, "stderr", written)
+    yield written
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+def record(message: str, *args: object, level: int = logging.INFO, **more: object) -> logging.LogRecord:
+    made = logging.makeLogRecord({"name": "seawall.chroma", "levelno": level, "levelname": logging.getLevelName(level)})
+    made.msg, made.args, made.created, made.msecs = message, args, 1_700_000_000.25, 250.0
+    vars(made).update(more)
+    return made
+
+
+def test_json_line_has_time_level_process_logger_message_and_what_the_record_carries() -> None:
+    line = JsonFormatter("worker-1").format(record("[%s] ✓ done", "Chroma", service="chroma", call="c1", attempt=2))
+    assert "✓" in line
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "info",
+        "process": "worker-1",
+        "logger": "seawall.chroma",
+        "message": "[Chroma] ✓ done",
+        "service": "chroma",
+        "call": "c1",
+        "attempt": 2,
+    }
+
+
+def test_json_line_holds_a_traceback_and_things_that_are_no_json() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        line = JsonFormatter().format(record("broken", exc_info=sys.exc_info(), about={1, 1}))
+    assert "\n" not in line
+    read = json.loads(line)
+    assert read["error"].startswith("Traceback (most recent call last)")
+    assert read["about"] == "{1}"
+    assert "process" not in read
+
+
+def test_text_line_names_time_level_and_process() -> None:
+    line = TextFormatter("worker-1").format(record("[Chroma] GET /ready (attempt 1/3)"))
+    assert line[12:] == " INFO    worker-1     [Chroma] GET /ready (attempt 1/3)"
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(("level", "start"), [(logging.WARNING, "\x1b[33mWARNING"), (logging.ERROR, "\x1b[31mERROR")])
+def test_text_on_a_terminal_has_colours(level: int, start: str) -> None:
+    line = TextFormatter("up", color=True).format(record("away", level=level))
+    assert f" {start}" in line
+    assert line.endswith(" away")
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_colours_are_for_terminals_that_want_them(
+    root: io.StringIO, monkeypatch: pytest.MonkeyPatch, no_color: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(root, "isatty", lambda: True)
+    setup_logging("text", "info", process="up")
+    logging.getLogger("seawall.up").warning("away")
+    assert ("\x1b[" in root.getvalue()) is not bool(no_color)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_nobody_else_is_heard_below_a_warning(root: io.StringIO, log_format: str) -> None:
+    """APScheduler tells of every job, uvicorn and Dramatiq of their boot."""
+    setup_logging(log_format, "info", process="supervisor")
+    for name in ("apscheduler.executors.default", "dramatiq.worker", "uvicorn.error", "urllib3", "asyncio"):
+        logging.getLogger(name).info("I did something")
+        logging.getLogger(name).debug("and this too")
+    assert root.getvalue() == ""
+    logging.getLogger("seawall.chroma").info("[Chroma] GET /ready (attempt 1/3)")
+    logging.getLogger("uvicorn.error").warning("something is wrong")
+    assert len(root.getvalue().splitlines()) == 2
+
+
+def test_level_is_that_of_our_own_lines(root: io.StringIO) -> None:
+    setup_logging("text", "warning")
+    logging.getLogger("seawall.chroma").info("quiet")
+    logging.getLogger("seawall.chroma").warning("loud")
+    assert [line.split()[-1] for line in root.getvalue().splitlines()] == ["loud"]
+
+
+def test_set_up_twice_writes_every_line_once(root: io.StringIO) -> None:
+    """As after SIGHUP, when nothing of the first time must be left."""
+    setup_logging("text", "info")
+    setup_logging("text", "info")
+    logging.getLogger("seawall").info("once")
+    assert root.getvalue().count("once") == 1
