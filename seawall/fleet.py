@@ -18,7 +18,8 @@ from seawall.actors.service import (
 )
 from seawall.registry import Registry
 from seawall.runtime import Runtime
-from seawall.supervisor.breaker import Record, State, effective_state
+from seawall.supervisor.breaker import Record
+from seawall.supervisor.view import describe
 
 __all__ = ["Fleet", "ServiceLine", "read_fleet"]
 
@@ -104,28 +105,10 @@ class _About:
 
 
 def _status(about: _About, key: str, record: Record | None, now: float) -> dict[str, Any]:
-    """The fields of `get_status()`, from the stored record rather than from a process's view."""
+    """The form of `get_status()`, from the stored record rather than from a process's view."""
     found = record or Record(failure_threshold=about.failure_threshold, recovery_timeout=about.recovery_timeout)
-    return {
-        "service": about.name,
-        "key": key,
-        "state": effective_state(found, now).value,
-        "consecutive_failures": found.failures,
-        "failure_threshold": found.failure_threshold,
-        "recovery_timeout": found.recovery_timeout,
-        "opened_at": found.opened_at or None,
-        "retry_after": _retry_after(found, now),
-        "last_error": found.last_error or None,
-        "as_of": now or time.time(),
-        "forced": found.forced,
-    }
-
-
-def _retry_after(record: Record, now: float) -> float:
-    """As `get_status()` has it: one that is held open by hand promises nothing sooner than its recovery timeout."""
-    if record.state is State.CLOSED:
-        return 0.0
-    return record.recovery_timeout if record.forced else max(0.0, record.next_trial_at - now)
+    status = describe(found, name=about.name, key=key, policy=found, now=now, as_of=now or time.time())
+    return status | {"forced": found.forced}
 
 
 def _supervisors(runtime: Runtime) -> tuple[list[dict[str, Any]], str]:

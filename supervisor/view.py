@@ -29,7 +29,7 @@ from seawall.supervisor.local_record import Changed, LocalRecord, telling_later
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.store import BreakerStore
 
-__all__ = ["MAY_TAKE_TRIAL", "PASS", "Admission", "BreakerView", "NullView"]
+__all__ = ["MAY_TAKE_TRIAL", "PASS", "Admission", "BreakerView", "NullView", "describe"]
 
 #: Seconds after the timer's end that a supervisor has to start the trial; then any caller may.
 DEFAULT_GRACE = 1.0
@@ -194,20 +194,15 @@ class BreakerView:
 
         `as_of` is when the store last confirmed it (0: never), `opened_at` is None while closed.
         """
-        record, now = self._local.record, self._store.now()
-        policy = self._policy or record
-        return {
-            "service": self.name,
-            "key": self.key,
-            "state": effective_state(record, now).value,
-            "consecutive_failures": record.failures,
-            "failure_threshold": policy.failure_threshold,
-            "recovery_timeout": policy.recovery_timeout,
-            "opened_at": record.opened_at or None,
-            "retry_after": _retry_after(record, now),
-            "last_error": record.last_error or None,
-            "as_of": self._confirmed_at(),
-        }
+        record = self._local.record
+        return describe(
+            record,
+            name=self.name,
+            key=self.key,
+            policy=self._policy or record,
+            now=self._store.now(),
+            as_of=self._confirmed_at(),
+        )
 
     def _confirmed_at(self) -> float:
         """Announcements that flow confirm the record as well as an answer does, once it was read."""
@@ -267,6 +262,24 @@ def _is_late(record: Record, event: Event) -> bool:
     if not isinstance(event, CallFailed | CallSucceeded) or event.generation > record.generation:
         return False
     return transition(record, event, 0.0) is record
+
+
+def describe(
+    record: Record, *, name: str, key: str, policy: Policy | Record, now: float, as_of: float
+) -> dict[str, Any]:
+    """The form of `get_status()`, wherever the record came from."""
+    return {
+        "service": name,
+        "key": key,
+        "state": effective_state(record, now).value,
+        "consecutive_failures": record.failures,
+        "failure_threshold": policy.failure_threshold,
+        "recovery_timeout": policy.recovery_timeout,
+        "opened_at": record.opened_at or None,
+        "retry_after": _retry_after(record, now),
+        "last_error": record.last_error or None,
+        "as_of": as_of,
+    }
 
 
 def _retry_after(record: Record, now: float) -> float:

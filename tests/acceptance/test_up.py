@@ -95,11 +95,11 @@ def test_whatever_dies_is_started_again(fleet: Fleet) -> None:
         (victim,) = up.children(word)
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda word=word, victim=victim: set(up.children(word)) - {victim}, 15)
+    up.expect("the embedded server is back after")
     wait_until(lambda: len({report["pid"] for report in fleet.workers()} & set(up.children("worker"))) == 2, 15)
     assert (
         run("call", "shop", "GET", "/", "-m", "services", folder=fleet.folder, environ=plain_environ()).code == Exit.OK
     )
-    up.expect("the embedded server is back after")
     assert not [line for line in up.text.splitlines() if "Traceback" in line]
     up.terminate()
     assert up.wait() == Exit.OK

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,13 +13,11 @@ from seawall.logs import JsonFormatter, TextFormatter, setup_logging
 
 
 @pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is written to standard error; logging is put back as it was."""
-    written = io.StringIO()
+def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What was written to standard error since it was last asked; logging is put back as it was."""
     loggers = [logging.getLogger(), logging.getLogger("seawall")]
     before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
-    monkeypatch.setattr(sys, "stderr", written)
-    yield written
+    yield lambda: capsys.readouterr().err
     for logger, handlers, level in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)
@@ -52,7 +49,7 @@ def test_json_line_holds_a_traceback_and_things_that_are_no_json() -> None:
     try:
         raise ValueError("two\nlines")
     except ValueError:
-        line = JsonFormatter().format(record("broken", exc_info=sys.exc_info(), about={1, 1}))
+        line = JsonFormatter().format(record("broken", exc_info=sys.exc_info(), about={1}))
     assert "\n" not in line
     read = json.loads(line)
     assert read["error"].startswith("Traceback (most recent call last)")
@@ -75,38 +72,38 @@ def test_text_on_a_terminal_has_colours(level: int, start: str) -> None:
 
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colours_are_for_terminals_that_want_them(
-    root: io.StringIO, monkeypatch: pytest.MonkeyPatch, no_color: str
+    written: Callable[[], str], monkeypatch: pytest.MonkeyPatch, no_color: str
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
-    monkeypatch.setattr(root, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     setup_logging("text", "info", process="up")
     logging.getLogger("seawall.up").warning("away")
-    assert ("\x1b[" in root.getvalue()) is not bool(no_color)
+    assert ("\x1b[" in written()) is not bool(no_color)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_nobody_else_is_heard_below_a_warning(root: io.StringIO, log_format: str) -> None:
+def test_nobody_else_is_heard_below_a_warning(written: Callable[[], str], log_format: str) -> None:
     """APScheduler tells of every job, uvicorn and Dramatiq of their boot."""
     setup_logging(log_format, "info", process="supervisor")
     for name in ("apscheduler.executors.default", "dramatiq.worker", "uvicorn.error", "urllib3", "asyncio"):
         logging.getLogger(name).info("I did something")
         logging.getLogger(name).debug("and this too")
-    assert root.getvalue() == ""
+    assert written() == ""
     logging.getLogger("seawall.chroma").info("[Chroma] GET /ready (attempt 1/3)")
     logging.getLogger("uvicorn.error").warning("something is wrong")
-    assert len(root.getvalue().splitlines()) == 2
+    assert len(written().splitlines()) == 2
 
 
-def test_level_is_that_of_our_own_lines(root: io.StringIO) -> None:
+def test_level_is_that_of_our_own_lines(written: Callable[[], str]) -> None:
     setup_logging("text", "warning")
     logging.getLogger("seawall.chroma").info("quiet")
     logging.getLogger("seawall.chroma").warning("loud")
-    assert [line.split()[-1] for line in root.getvalue().splitlines()] == ["loud"]
+    assert [line.split()[-1] for line in written().splitlines()] == ["loud"]
 
 
-def test_set_up_twice_writes_every_line_once(root: io.StringIO) -> None:
+def test_set_up_twice_writes_every_line_once(written: Callable[[], str]) -> None:
     """As after SIGHUP, when nothing of the first time must be left."""
     setup_logging("text", "info")
     setup_logging("text", "info")
     logging.getLogger("seawall").info("once")
-    assert root.getvalue().count("once") == 1
+    assert written().count("once") == 1
