@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from seawall.actors.memory_queue import Clock, MemoryMailbox, MemoryQueue
+from seawall.actors.memory_mailbox import MemoryMailbox
+from seawall.actors.memory_queue import Clock, MemoryQueue
 from seawall.actors.queue_store import LEASE, QueueStore
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue

@@ -7,11 +7,11 @@ import itertools
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from seawall.actors.memory_entries import Entry, EntryQueue
+from seawall.actors.memory_mailbox import MemoryMailbox
 from seawall.actors.queue_store import (
     LEASE,
     POISON_DEATHS,
@@ -31,12 +31,11 @@ from seawall.actors.queue_store import (
     Standing,
     Want,
 )
-from seawall.actors.record import Progress
-from seawall.actors.replies import LocalWaiter, Mailbox, Outcome, Waiters, given_up
-from seawall.actors.service import WAITED, service_of_queue
+from seawall.actors.replies import Mailbox, Outcome, given_up
+from seawall.actors.service import service_of_queue
 from seawall.errors import CallCancelled, ResultExpired
 
-__all__ = ["MemoryMailbox", "MemoryQueue"]
+__all__ = ["MemoryQueue"]
 
 #: Seconds that the end of a background call is remembered at the least.
 DONE_LIFETIME = 60.0
@@ -48,96 +47,11 @@ class Clock(Protocol):
     def time(self) -> float: ...
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """One call and where it is: exactly one of ready, due and leased."""
-
-    id: str
-    payload: Any
-    due: float | None = None
-    lease: float | None = None
-    since: float = 0.0
-    """Since when it has been ready."""
-    expires: float | None = None
-    token: int = 0
-    deaths: int = 0
-    coalesce: str = ""
-    progress: Progress = field(default_factory=Progress)
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    """The calls of one queue; `ready` in their order, `timers` with entries that may have moved on since."""
-
-    name: str
-    entries: dict[str, _Entry] = field(default_factory=dict)
-    ready: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
-    leased: dict[str, _Entry] = field(default_factory=dict)
-    timers: list[tuple[float, int, _Entry]] = field(default_factory=list)
-    dead: dict[str, DeadLetter] = field(default_factory=dict)
-    coalesced: dict[str, str] = field(default_factory=dict)
-    serving: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def waited(self) -> bool:
-        return self.name.endswith("." + WAITED)
-
-    def make_ready(self, entry: _Entry, now: float, *, first: bool = False) -> None:
-        """Behind what has been ready or due before, or in front of everything."""
-        self.leave_place(entry)
-        self.promote(now)
-        entry.since = min(now, next(iter(self.ready.values())).since) if first and self.ready else now
-        self.ready[entry.id] = entry
-        if first:
-            self.ready.move_to_end(entry.id, last=False)
-
-    def make_due(self, entry: _Entry, due: float) -> None:
-        self.leave_place(entry)
-        entry.due = due
-        heapq.heappush(self.timers, (due, next(_ties), entry))
-
-    def make_leased(self, entry: _Entry, until: float) -> None:
-        self.leave_place(entry)
-        entry.lease = until
-        self.leased[entry.id] = entry
-
-    def leave_place(self, entry: _Entry) -> None:
-        entry.due = entry.lease = None
-        self.ready.pop(entry.id, None)
-        self.leased.pop(entry.id, None)
-
-    def next_timer(self) -> tuple[float, _Entry] | None:
-        while self.timers:
-            due, _, entry = self.timers[0]
-            if entry.due == due:
-                return due, entry
-            heapq.heappop(self.timers)
-        return None
-
-    def promote(self, now: float) -> None:
-        while (head := self.next_timer()) is not None and head[0] <= now:
-            due, entry = head
-            self.leave_place(entry)
-            entry.since = due
-            self.ready[entry.id] = entry
-
-    def is_superseded(self, entry: _Entry) -> bool:
-        """A newer call with its coalesce key has come since it was fetched."""
-        return bool(entry.coalesce) and self.coalesced.get(entry.coalesce) != entry.id
-
-    def forget(self, entry: _Entry) -> None:
-        self.leave_place(entry)
-        self.entries.pop(entry.id, None)
-        if entry.coalesce and self.coalesced.get(entry.coalesce) == entry.id:
-            del self.coalesced[entry.coalesce]
-
-
-_ties = itertools.count()
 #: First tokens of calls that were replayed.
 _lives = itertools.count(1_000_000, 1_000_000)
 
 
-def _given_up(queue: _Queue, reason: str) -> Outcome:
+def _given_up(queue: EntryQueue, reason: str) -> Outcome:
     return Outcome(error=given_up(service_of_queue(queue.name), reason))
 
 
@@ -157,7 +71,7 @@ class MemoryQueue:
         self._clock = clock
         self._lease = lease
         self._lock = threading.Condition(threading.RLock())
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, EntryQueue] = {}
         self._done: dict[str, tuple[float, Outcome | None]] = {}
         self._ends: list[tuple[float, str]] = []
         self._tickets: dict[str, tuple[str, int]] = {}
@@ -171,8 +85,8 @@ class MemoryQueue:
     def register(self, mailbox: MemoryMailbox) -> None:
         self._mailboxes[mailbox.address] = mailbox
 
-    def _queue(self, name: str) -> _Queue:
-        return self._queues.setdefault(name, _Queue(name))
+    def _queue(self, name: str) -> EntryQueue:
+        return self._queues.setdefault(name, EntryQueue(name))
 
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
         with self._lock:
@@ -193,7 +107,7 @@ class MemoryQueue:
             return Accepted(False, workers)
         if older is not None:
             self._replace(queue, older)
-        entry = _Entry(put.id, put.payload, coalesce=put.coalesce)
+        entry = Entry(put.id, put.payload, coalesce=put.coalesce)
         entry.expires = now + put.expires_in if put.expires_in > 0 else None
         queue.entries[put.id] = entry
         if put.delay > 0:
@@ -204,7 +118,7 @@ class MemoryQueue:
             queue.coalesced[put.coalesce] = put.id
         return Accepted(True, workers, older.id if older is not None else "")
 
-    def _replace(self, queue: _Queue, older: _Entry) -> None:
+    def _replace(self, queue: EntryQueue, older: Entry) -> None:
         queue.forget(older)
         self._conclude(
             older.id, Outcome(error=CallCancelled("the call was replaced by a newer one before it started")), 0
@@ -240,7 +154,7 @@ class MemoryQueue:
         head = queue.next_timer()
         return found, [head[0]] if head is not None else []
 
-    def _fetch_trial(self, queue: _Queue, gate: str, trial: Any, now: float) -> list[Delivery]:
+    def _fetch_trial(self, queue: EntryQueue, gate: str, trial: Any, now: float) -> list[Delivery]:
         """The call of the breaker's trial, once for each time that the trial is taken: a dead worker's has failed."""
         ticket = tuple(trial)
         entry = queue.entries.get(ticket[0])
@@ -257,7 +171,7 @@ class MemoryQueue:
         self._seen = now
         return now >= self._grace_until
 
-    def _deliver(self, queue: _Queue, entry: _Entry, now: float, *, trial: bool) -> Delivery | None:
+    def _deliver(self, queue: EntryQueue, entry: Entry, now: float, *, trial: bool) -> Delivery | None:
         if entry.expires is not None and entry.expires <= now:
             self._expire(queue, entry)
             return None
@@ -265,7 +179,7 @@ class MemoryQueue:
         queue.make_leased(entry, now + self._lease)
         return Delivery(queue.name, entry.id, entry.token, entry.deaths, entry.payload, entry.progress, trial, now)
 
-    def _reap(self, queue: _Queue, now: float) -> tuple[int, int]:
+    def _reap(self, queue: EntryQueue, now: float) -> tuple[int, int]:
         returned = poisoned = 0
         late = [e for e in queue.leased.values() if e.lease is not None and e.lease <= now]
         for entry in reversed(late):  # the latest first, so that each goes in front of those that came after it
@@ -280,13 +194,13 @@ class MemoryQueue:
                 returned += 1
         return returned, poisoned
 
-    def _expire(self, queue: _Queue, entry: _Entry) -> None:
+    def _expire(self, queue: EntryQueue, entry: Entry) -> None:
         if queue.waited:
             queue.forget(entry)
         else:
             self._bury(queue, entry, "expired", None)
 
-    def _bury(self, queue: _Queue, entry: _Entry, reason: str, outcome: Outcome | None) -> None:
+    def _bury(self, queue: EntryQueue, entry: Entry, reason: str, outcome: Outcome | None) -> None:
         queue.forget(entry)
         at = self._clock.time()
         queue.dead[entry.id] = DeadLetter(queue.name, entry.id, at, reason, entry.payload, entry.progress)
@@ -325,7 +239,7 @@ class MemoryQueue:
             self._wake()
             return True
 
-    def _settle(self, queue: _Queue, entry: _Entry, settlement: Settlement, now: float) -> None:
+    def _settle(self, queue: EntryQueue, entry: Entry, settlement: Settlement, now: float) -> None:
         match settlement:
             case Done(outcome, mailbox, keep):
                 queue.forget(entry)
@@ -344,13 +258,13 @@ class MemoryQueue:
                 entry.progress = released or entry.progress
                 self._put_back(queue, entry, now, delay, first=first)
 
-    def _put_back(self, queue: _Queue, entry: _Entry, now: float, delay: float, *, first: bool) -> None:
+    def _put_back(self, queue: EntryQueue, entry: Entry, now: float, delay: float, *, first: bool) -> None:
         if delay > 0:
             queue.make_due(entry, now + delay)
         else:
             queue.make_ready(entry, now, first=first)
 
-    def _answer(self, queue: _Queue, id: str, mailbox: str, outcome: Outcome | None, keep: float) -> None:
+    def _answer(self, queue: EntryQueue, id: str, mailbox: str, outcome: Outcome | None, keep: float) -> None:
         if mailbox:
             self._post(mailbox, id, outcome or Outcome())
         if not queue.waited:
@@ -383,7 +297,7 @@ class MemoryQueue:
         with self._lock:
             return [self._cancel(self._queue(queue), id) for id in ids]
 
-    def _cancel(self, queue: _Queue, id: str) -> Cancelled:
+    def _cancel(self, queue: EntryQueue, id: str) -> Cancelled:
         entry = queue.entries.get(id)
         if entry is None:
             return Cancelled("unknown")
@@ -424,7 +338,7 @@ class MemoryQueue:
         with self._lock:
             return [self._counts(self._queue(name)) for name in queues]
 
-    def _counts(self, queue: _Queue) -> Counts:
+    def _counts(self, queue: EntryQueue) -> Counts:
         queue.promote(self._clock.time())
         ready, leased = len(queue.ready), len(queue.leased)
         due = len(queue.entries) - ready - leased
@@ -517,32 +431,3 @@ class MemoryQueue:
 
     def close(self) -> None:
         self.poke()
-
-
-class MemoryMailbox:
-    """Replies handed from thread to thread: the very objects."""
-
-    def __init__(self, address: str = "local") -> None:
-        self._address = address
-        self._waiters = Waiters()
-
-    @property
-    def address(self) -> str:
-        return self._address
-
-    def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
-        return self._waiters.add(id, service, request)
-
-    def forget(self, id: str) -> None:
-        self._waiters.leave(id)
-
-    def waiting(self) -> int:
-        return len(self._waiters)
-
-    def deliver(self, id: str, outcome: Outcome) -> None:
-        waiter = self._waiters.take(id)
-        if waiter is not None:
-            waiter.answer(outcome)
-
-    def close(self) -> None:
-        self._waiters.clear()

@@ -1,4 +1,5 @@
--- Accept one call. Idempotent by id: a call that waits, runs or has just ended is not accepted twice.
+-- Accept one call. Idempotent by id: a call that waits or runs, or a background call that has just ended, is not accepted
+-- twice.
 --
 -- ARGV: prefix, queue, id, payload, delay ms (0: now), expires in ms (0: never), coalesce key ('': none), cap (0: none)
 -- Returns {1 accepted | 0 known already | -1 queue full, workers that serve the queue, id that it replaced or ''}.

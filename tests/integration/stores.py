@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 import requests
 
-from seawall.actors.memory_queue import MemoryMailbox, MemoryQueue
+from seawall.actors.memory_mailbox import MemoryMailbox
+from seawall.actors.memory_queue import MemoryQueue
 from seawall.actors.queue_store import Accepted, Delivery, Group, Put, QueueStore, Want
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
