@@ -51,8 +51,9 @@ build: setup ## build the sdist and the wheel into dist/
 	rm -rf build dist
 	$(IN_VENV)/python -m build --no-isolation
 
-docs: setup ## write the tables of docs/configuration.md
+docs: setup ## write the tables of docs/configuration.md and docs/commands.md
 	$(IN_VENV)/python -m tests.support.configuration_page
+	$(IN_VENV)/python -m tests.support.commands_page
 
 constraints: setup ## write the versions installed now into constraints.txt
 	{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude-editable; } > $(VENV)/constraints

@@ -45,6 +45,10 @@ class Delivered(MessageProxy):
         """It is settled. Dramatiq's thread keeps the message until its next one; what it carried is not kept with it."""
         self.settlement = self.original = self._exception = None
 
+    # A delivery equals itself only. Dramatiq compares messages, and a call's message has the delivery among its arguments.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"<call {self.delivery.id} on {self.delivery.queue}>"
 

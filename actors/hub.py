@@ -32,6 +32,9 @@ RETRY_SHORTEST, RETRY_LONGEST = 0.05, 0.5
 TOO_NEW_DELAY = 5.0
 #: Seconds a fetcher sleeps at the most with nothing to wait for.
 IDLE_SECONDS = 5.0
+#: Seconds that a call whose worker died runs alone. What kills a worker does so soon; a slow call is no reason to keep all
+#: others waiting, nor the next suspect: five of them must be under way within the promised 15 s of their worker's death.
+QUARANTINE_SECONDS = 1.0
 
 
 class Hub:
@@ -48,6 +51,7 @@ class Hub:
         self._settling: set[tuple[str, str, int]] = set()
         self._suspects: deque[Delivered] = deque()
         self._alone: tuple[str, str, int] | None = None
+        self._alone_until = 0.0
         self._lock = threading.Lock()
         self._quiet = False
         self._given_up = threading.Event()
@@ -187,17 +191,18 @@ class Hub:
             logger.debug("stopped fetching without telling the broker: %s", error)
 
     def _turn(self) -> None:
-        if self._suspects or self._alone is not None:
+        if self._suspects or self._quarantine() > 0:
             self._run_suspect()
-            self._store.wait((), IDLE_SECONDS)
+            self._store.wait((), self._quarantine() or IDLE_SECONDS)
             return
         groups = self._groups()
         fetched = self._store.fetch(groups) if groups else Fetched((), None, 0.0)
-        for delivery in fetched.deliveries:
-            self._receive(delivery)
-        if self._suspects:
-            self._keep_one_suspect()
+        received = [delivered for one in fetched.deliveries if (delivered := self._receive(one)) is not None]
+        if any(delivered.delivery.deaths for delivered in received):
+            self._isolate(received)
             return
+        for delivered in received:
+            self.buffer(delivered.delivery.queue).put(delivered)
         with self._lock:
             queues = [queue for lane in self._open_lanes() for queue in lane.open_queues()]
             for lane in self._lanes.values():
@@ -208,12 +213,13 @@ class Hub:
         with self._lock:
             return [group for lane in self._open_lanes() if (group := lane.group()) is not None]
 
-    def _receive(self, delivery: Delivery) -> None:
+    def _receive(self, delivery: Delivery) -> Delivered | None:
+        """Hold it, and read it; None for what cannot be read, which is dealt with."""
         with self._lock:
             self._held[_key(delivery)] = delivery
             self._lane_of[delivery.queue].take(delivery.queue)
         try:
-            delivered = decode_delivery(delivery, self._known)
+            return decode_delivery(delivery, self._known)
         except TooNew as error:
             logger.warning("call %s on %s waits for a newer worker: %s", delivery.id, delivery.queue, error)
             self.settle(delivery, Release(first=False, delay=TOO_NEW_DELAY))
@@ -222,36 +228,41 @@ class Hub:
                 "moved a malformed message (%s) on %s to the dead letters: %s", delivery.id, delivery.queue, error
             )
             self.settle(delivery, Bury("malformed"))
-        else:
-            self._pass_on(delivered)
+        return None
 
-    def _pass_on(self, delivered: Delivered) -> None:
-        if delivered.delivery.deaths:
-            self._suspects.append(delivered)
-        else:
-            self.buffer(delivered.delivery.queue).put(delivered)
-
-    def _keep_one_suspect(self) -> None:
-        """The others wait in their queues, not under a lease of ours: they would be blamed for what this one does.
-
-        A breaker's trial stays in any case: it is handed out once.
+    def _isolate(self, received: list[Delivered]) -> None:
+        """Keep one suspect of these. The others wait in their queues, not under a lease of ours: they would be blamed for
+        what this one does. A breaker's trial stays in any case, because it is handed out once.
         """
-        kept = [suspect for suspect in self._suspects if suspect.delivery.trial]
-        back = [suspect for suspect in self._suspects if not suspect.delivery.trial]
-        if not kept:
-            kept, back = back[:1], back[1:]
-        self._suspects = deque(kept)
-        for suspect in reversed(back):
-            self.settle(suspect.delivery, Release())
+        kept = [one for one in received if one.delivery.trial]
+        if not any(one.delivery.deaths for one in kept):
+            kept.append(next(one for one in received if one.delivery.deaths))
+        for one in reversed(received):
+            if one not in kept:
+                self.settle(one.delivery, Release())
+        for one in kept:
+            if one.delivery.deaths:
+                self._suspects.append(one)
+            else:
+                self.buffer(one.delivery.queue).put(one)
+
+    def _quarantine(self) -> float:
+        """Seconds for which a suspect still has this process to itself."""
+        with self._lock:
+            left = self._alone_until - time.monotonic() if self._alone is not None else 0.0
+            if left <= 0:
+                self._alone = None
+            return max(0.0, left)
 
     def _run_suspect(self) -> None:
         """A call whose worker died runs alone, so that no neighbour is blamed if it kills this process too."""
         with self._lock:
-            others = len(self._held) - len(self._suspects)
-            if self._alone is not None or others > 0 or not self._suspects:
+            neighbours = any(not delivery.deaths for delivery in self._held.values())
+            if self._alone is not None or neighbours or not self._suspects:
                 return
             delivered = self._suspects.popleft()
             self._alone = _key(delivered.delivery)
+            self._alone_until = time.monotonic() + QUARANTINE_SECONDS
         self.buffer(delivered.delivery.queue).put(delivered)
 
 

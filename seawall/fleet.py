@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from seawall.actors.queue_store import Counts
 from seawall.actors.service import (
     DEFAULT_FAILURE_THRESHOLD,
@@ -16,6 +18,7 @@ from seawall.actors.service import (
     queue_names,
     service_of_queue,
 )
+from seawall.errors import BrokerUnavailable
 from seawall.registry import Registry
 from seawall.runtime import Runtime
 from seawall.supervisor.breaker import Record
@@ -68,7 +71,14 @@ class Fleet:
 
 
 def read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
-    """The fleet now, in a handful of round trips. Raises BrokerUnavailable."""
+    """The fleet now, in a handful of round trips. Raises BrokerUnavailable, also for a broker that refuses to tell."""
+    try:
+        return _read_fleet(runtime, registry)
+    except ResponseError as error:
+        raise BrokerUnavailable(f"the broker refused a command: {error}") from error
+
+
+def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
     queue, breakers = runtime.engine.queue, runtime.engine.breakers
     records = breakers.read_all()
     reports = [json.loads(report) for report in queue.workers()]

@@ -29,7 +29,7 @@ from examples.caudex.timeline import VICTIMS, Answers, Timeline, Watcher
 
 __all__ = ["play"]
 
-#: Seconds of load before the outage, and after everything is back.
+#: Seconds of load before the outage, and after everything is back; at most half of the outage itself.
 CALM_SECONDS = 3.0
 #: The breakers' recovery timeout, short so that a demo takes half a minute.
 RECOVERY_SECONDS = 2.0
@@ -76,10 +76,11 @@ def _play(timeline: Timeline, data: Path, outage: float) -> int:
 
 
 def _act(timeline: Timeline, fleet: Fleet, load: Load, watcher: Watcher, answers: Answers, outage: float) -> None:
+    calm = min(CALM_SECONDS, outage / 2)
     load.phase = CALM
     load.start()
     timeline.say("three users chat and search, a job indexes documents and takes snapshots")
-    time.sleep(CALM_SECONDS)
+    time.sleep(calm)
     load.phase = FAILING
     timeline.say("git and chroma are killed (SIGKILL)", "red")
     for name in VICTIMS:
@@ -95,7 +96,7 @@ def _act(timeline: Timeline, fleet: Fleet, load: Load, watcher: Watcher, answers
         fleet.services[name].start()
     _wait_for("the breakers to close", watcher.is_closed)
     load.phase = AFTER
-    time.sleep(CALM_SECONDS)
+    time.sleep(calm)
     load.stop()
     timeline.say("the users go home; what still waits is delivered")
     _wait_for("the queues to empty", watcher.is_delivered)

@@ -35,9 +35,7 @@ class Load:
     """
 
     def __init__(self, backend: str, told: Callable[[str, float], None]) -> None:
-        from examples.caudex import services  # only now: the addresses are in the environment by now
-
-        self._backend, self._services, self._told = backend, services, told
+        self._backend, self._told = backend, told
         self._stop = threading.Event()
         users = [("chat", _CHAT), ("search", _SEARCH), ("search", _SEARCH)]
         self._threads = [threading.Thread(target=self._ask, args=user, daemon=True) for user in users]
@@ -90,7 +88,9 @@ class Load:
                 self._enqueue("git", f"/snapshot/{project}", message, coalesce=f"snapshot:{project}")
 
     def _enqueue(self, key: str, path: str, fields: Mapping[str, object], *, coalesce: str = "") -> None:
-        client = getattr(self._services, key)
+        from examples.caudex import services  # only now: it takes the addresses from the environment
+
+        client = getattr(services, key)
         try:
             handle = client.enqueue("POST", path, json=fields, coalesce=coalesce, keep_result=0)
         except requests.RequestException as error:

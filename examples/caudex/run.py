@@ -45,8 +45,11 @@ Caudex runs on {broker}. ctrl-C ends it.
 Try this in another terminal:
   curl -s {backend}/v1/api/chat -H 'Content-Type: application/json' \\
        -d '{{"project_id": "{project}", "query": "When does the breaker close again?"}}'
-Take Chroma away for 20 seconds, ask again, and look at the breakers:
+Take Chroma away for 20 seconds, search five times at once, and look at the breakers:
   curl -s -X POST {token}'{chroma}/admin/fail?seconds=20'
+  for n in 1 2 3 4 5; do
+    curl -s {backend}/v1/api/search -H 'Content-Type: application/json' -d '{{"query": "How do I water it?"}}' &
+  done; wait
   curl -s {backend}/v1/api/status/services
 """
 

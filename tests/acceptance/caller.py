@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -28,6 +29,7 @@ PACE = 0.01
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.ERROR)  # what `fire` could not queue is told in its log only
     sys.path.append(os.getcwd())
     importlib.import_module(sys.argv[1])
     with ThreadPoolExecutor(64) as pool:

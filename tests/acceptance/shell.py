@@ -16,6 +16,8 @@ from pathlib import Path
 
 __all__ = ["Ran", "Terminal", "plain_environ", "run", "terminal"]
 
+#: As the installed program `seawall` looks for modules: not in the current folder first.
+SEAWALL = (sys.executable, "-P", "-m", "seawall")
 #: Seconds after which a command hangs.
 PATIENCE = 30.0
 
@@ -35,7 +37,7 @@ def plain_environ(**more: str) -> dict[str, str]:
 def run(*words: str, folder: Path, environ: Mapping[str, str], given: bytes = b"") -> Ran:
     """`seawall words...` in this folder, to its end. Whatever a user does wrong, there is no traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "seawall", *words],
+        [*SEAWALL, *words],
         cwd=folder,
         env=dict(environ),
         input=given,
@@ -86,7 +88,7 @@ def terminal(*words: str, folder: Path, environ: Mapping[str, str]) -> Iterator[
     """`seawall words...` on a terminal; killed at the end if it still runs."""
     screen, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "seawall", *words],
+        [*SEAWALL, *words],
         cwd=folder,
         env={**environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
         stdin=theirs,

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -17,8 +19,9 @@ import requests
 from seawall import ResilientServiceClient
 from seawall.exits import Exit
 from tests.acceptance.harness import START_SECONDS, Fleet
-from tests.acceptance.shell import Ran, run, terminal
+from tests.acceptance.shell import Ran, plain_environ, run, terminal
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
+from tests.support.commands_page import PAGE, fields
 from tests.support.house import caller
 
 KEY = "tok-3f9a"
@@ -47,6 +50,12 @@ class Shop:
 
     def run(self, *words: str, given: bytes = b"", **environ: str) -> Ran:
         return run(*words, folder=self.fleet.folder, environ=self.fleet.environ | environ, given=given)
+
+    @contextmanager
+    def client(self, key: str = "shop", **settings: Any) -> Iterator[ResilientServiceClient]:
+        """A client in the test's own process."""
+        with caller(self.fleet.url, namespace=self.fleet.namespace):
+            yield ResilientServiceClient(self.service.url, key=key, max_retries=1, recovery_timeout=30, **settings)
 
     def call(self, *words: str, given: bytes = b"") -> Ran:
         return self.run("call", *words, "--module", "services", given=given)
@@ -106,12 +115,10 @@ def test_call_is_a_small_curl(shop: Shop, tmp_path: Path) -> None:
     assert shop.service.matching("/items")[-1].body == b"from standard input"
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(404, Exit.FAILED), (500, Exit.FAILED)], ids=["client error", "server error"]
-)
-def test_call_prints_an_answer_of_400_or_more_and_exits_with_1(shop: Shop, status: int, code: Exit) -> None:
+@pytest.mark.parametrize("status", [404, 500])
+def test_call_prints_an_answer_of_400_or_more_and_exits_with_1(shop: Shop, status: int) -> None:
     shop.service.script("/no", Answer(status, "no such thing"))
-    assert shop.call("shop", "GET", "/no") == Ran(code, "no such thing", "")
+    assert shop.call("shop", "GET", "/no") == Ran(Exit.FAILED, "no such thing", "")
 
 
 def test_call_without_an_answer_says_why_and_exits_with_69(shop: Shop) -> None:
@@ -121,27 +128,30 @@ def test_call_without_an_answer_says_why_and_exits_with_69(shop: Shop) -> None:
 
 
 def test_breaker_opened_by_hand_refuses_every_process_until_it_is_closed(shop: Shop) -> None:
-    with caller(shop.fleet.url, namespace=shop.fleet.namespace):
-        client = ResilientServiceClient(shop.service.url, key="shop", max_retries=1)
+    watched = terminal("status", "--watch", folder=shop.fleet.folder, environ=shop.fleet.environ)
+    with watched as screen, shop.client() as client:
         client.get("/health")
+        screen.expect("healthy")
         opened = shop.run("breaker", "open", "shop")
         assert opened == Ran(Exit.OK, "shop: open, until it is closed by hand\n", "")
         wait_until(lambda: client.state.value == "open", 1.0)
+        screen.expect("held open by hand; `seawall breaker close shop` closes it")
+        assert screen.interrupt() == Exit.OK, "ctrl-C is the way to end a watch"
+        assert "Traceback" not in screen.seen
     refused = shop.call("shop", "GET", "/health")
     assert refused.code == Exit.UNAVAILABLE
     assert "[Shop Server] Circuit breaker OPEN - rejecting request" in refused.err
-    table = shop.run("status", "--check")
-    assert table.code == Exit.FAILED
-    assert "held open by hand; `seawall breaker close shop` closes it" in table.out.splitlines()[1]
+    assert shop.run("status", "--check").code == Exit.FAILED
     assert shop.run("breaker", "close", "shop") == Ran(Exit.OK, "shop: closed\n", "")
     assert shop.call("shop", "GET", "/health").code == Exit.OK
-    assert shop.run("status", "--check").code == Exit.OK
 
 
 def test_breaker_that_failures_opened_is_shown_with_its_reason_and_reset(shop: Shop) -> None:
     shop.service.script("/fail", Answer(503))
-    for _ in range(2):
-        shop.call("sick", "GET", "/fail")
+    with shop.client("sick", failure_threshold=2) as client:
+        for _ in range(2):
+            with pytest.raises(requests.HTTPError):
+                client.get("/fail")
     line = shop.run("status").out.splitlines()[1]
     assert line.split()[:3] == ["sick", "open", "for"]
     assert "next trial in" in line
@@ -163,21 +173,18 @@ def test_status_says_the_same_as_a_table_as_json_and_over_http(shop: Shop) -> No
             line.pop("as_of")
     assert printed["services"] == asked["services"]
     assert printed["leader"] == asked["leader"]
+    for name, shown in {
+        "fleet": printed,
+        "service": {"as_of": 0, **printed["services"]["shop"]},
+        "worker": printed["workers"][0],
+        "supervisor": printed["supervisors"][0],
+    }.items():
+        assert sorted(fields(PAGE.read_text("utf-8"), name)) == sorted(shown), "docs/commands.md says what there is"
     line = printed["services"]["shop"]
     assert (line["service"], line["recovery_timeout"]) == ("Shop Server", 30.0), (
         "told by the worker: no module was named"
     )
     assert printed["workers"][0]["pid"] == shop.worker.pid
-
-
-def test_status_that_watches_goes_on_until_ctrl_c(shop: Shop) -> None:
-    with terminal("status", "--watch", folder=shop.fleet.folder, environ=shop.fleet.environ) as screen:
-        screen.expect("healthy")
-        shop.run("breaker", "open", "shop")
-        screen.expect("held open by hand")
-        shop.run("breaker", "close", "shop")
-        assert screen.interrupt() == Exit.OK
-    assert "Traceback" not in screen.seen
 
 
 def test_status_that_watches_as_json_prints_a_line_a_second(shop: Shop) -> None:
@@ -194,8 +201,7 @@ def test_status_that_watches_as_json_prints_a_line_a_second(shop: Shop) -> None:
 
 def test_dead_letters_are_listed_shown_without_secrets_replayed_and_purged(shop: Shop) -> None:
     shop.service.script("/pay", Answer(500))
-    with caller(shop.fleet.url, namespace=shop.fleet.namespace):
-        client = ResilientServiceClient(shop.service.url, key="shop", max_retries=1)
+    with shop.client() as client:
         headers = {"X-Api-Key": "k-12345", "X-Trace": "abc"}
         ids = [client.enqueue("POST", "/pay?card=4111", json=n, headers=headers, rounds=1).id for n in range(3)]
     wait_until(lambda: shop.fleet.counts("shop").dead == 3)
@@ -216,12 +222,12 @@ def test_dead_letters_are_listed_shown_without_secrets_replayed_and_purged(shop:
     assert shop.run("dead", "replay", ids[0]) == Ran(Exit.OK, "1 queued again\n", "")
     (again,) = shop.service.wait_for(path="/pay")
     assert (again.headers["idempotency-key"], again.query) == (ids[0], "card=4111")
-    twice = shop.run("dead", "replay", ids[0], ids[1])
-    assert (twice.code, twice.out) == (Exit.FAILED, "1 queued again\n")
-    assert f"there is no dead letter {ids[0]}" in twice.err
-    assert shop.run("dead", "purge", "--service", "shop", given=b"n\n").code == Exit.FAILED
-    assert shop.run("dead", "purge", "--all", "--yes") == Ran(Exit.OK, "1 forgotten\n", "")
-    assert shop.run("dead", "list") == Ran(Exit.OK, "no dead letters\n", "")
+    kept = shop.run("dead", "purge", "--service", "shop", given=b"n\n")
+    assert kept.code == Exit.FAILED
+    assert "Forget 2 dead letters for good?" in kept.out
+    assert shop.run("dead", "purge", "--all", "--yes") == Ran(Exit.OK, "2 forgotten\n", "")
+    gone = shop.run("dead", "replay", ids[1])
+    assert gone == Ran(Exit.FAILED, "0 queued again\n", f"seawall: there is no dead letter {ids[1]}\n")
 
 
 def test_worker_logs_the_guides_lines_as_json_with_call_service_and_attempt(shop: Shop) -> None:
@@ -252,3 +258,23 @@ def test_processes_stop_cleanly_on_sigterm(shop: Shop) -> None:
     assert [program.wait() for program in programs] == [Exit.OK] * 3
     assert not any("Traceback" in program.text for program in programs)
     assert shop.run("status").out.splitlines()[-1].startswith("no worker runs · 0 supervisors · no supervisor leads")
+
+
+def test_broker_that_cannot_be_trusted_is_refused_or_warned_of(tmp_path: Path, own_redis: PrivateRedis) -> None:
+    (tmp_path / "seawall.toml").write_text("[services.shop]\nurl = 'http://shop'\n")
+    environ = plain_environ(SEAWALL_BROKER_URL=own_redis.url)
+    with own_redis.client() as client:
+        client.config_set("appendonly", "no")
+        lasting = run("check", folder=tmp_path, environ=environ)
+        assert lasting.code == Exit.OK
+        assert lasting.out.startswith("warning: SEAWALL_BROKER_URL names a server that keeps nothing on disk")
+        assert lasting.out.splitlines()[-1].startswith("no error: 1 service, broker unix://")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "100mb")
+    evicting = run("check", folder=tmp_path, environ=environ)
+    assert evicting.code == Exit.FAILED
+    refused = run("up", "--no-web", folder=tmp_path, environ=environ)
+    assert refused.code == Exit.CONFIG
+    sign = "SEAWALL_BROKER_URL names a server that deletes keys when its memory is full (maxmemory-policy allkeys-lru)"
+    assert f"error: {sign}" in evicting.out
+    assert f"seawall: {sign}" in refused.err

@@ -603,6 +603,12 @@ class TestDeadLetters:
             accept(stores.queue, BACKGROUND, name)
             stores.queue.settle(one(stores.queue, BACKGROUND), Bury("rejected"))
 
+    def test_the_last_attempt_is_in_its_history(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        progress = Progress(round=1, history=(Attempt(1.0, "Server error 500", 0.1),))
+        stores.queue.settle(one(stores.queue, BACKGROUND), Bury("rounds used up", progress=progress))
+        assert [letter.progress for letter in stores.queue.dead_letters(BACKGROUND)] == [progress]
+
     def test_they_are_listed_oldest_first_and_by_the_page(self, stores: Stores) -> None:
         self._bury(stores, "a", "b", "c")
         assert [letter.id for letter in stores.queue.dead_letters(BACKGROUND)] == ["a", "b", "c"]

@@ -171,7 +171,7 @@ class TestWhatACallCosts:
 
     def test_few_commands_and_none_that_grows_with_the_keyspace(self, stores: RedisStores, inside: redis.Redis) -> None:
         """One waited-for call back to back: three scripts and two blocking pops, in four round trips of which the caller
-        waits for one. The scripts run about 45 small commands, all O(1) or O(log n)."""
+        waits for one. The scripts run about 50 small commands, all O(1) or O(log n)."""
         box = stores.mailbox()
         worker = stores.another()
         self._call(stores, worker, box, "warm up")
@@ -496,7 +496,7 @@ def _fall_asleep(stores: RedisStores, inside: redis.Redis, *queues: str, timeout
 
 
 class TestWakeUps:
-    #: Seconds; measured 0.3 ms here, the rest is for a machine that does something else as well.
+    #: Seconds; measured 0.4 ms here, the rest is for a machine that does something else as well.
     SOON = 0.1
 
     def test_a_put_wakes_an_idle_fetcher_at_once(self, stores: RedisStores, inside: redis.Redis) -> None:
