@@ -83,7 +83,7 @@ class CallActor:
         if not call.waited:
             return self._hold(call)
         progress = delivered.delivery.progress
-        error = refusal(self.service.name, self._view.admit().retry_after, progress)
+        error = refusal(self._view, progress)
         return self._done(call, Outcome(error=error, attempts=progress.attempt))
 
     def _is_trial(self, delivered: Delivered, call: Call) -> bool:
@@ -121,7 +121,7 @@ class CallActor:
     def _hold(self, call: Call) -> Settlement:
         if call.on_open == "skip":
             self._log.warning("[%s] Circuit breaker OPEN - skipping background call", self.service.name)
-            return self._done(call, Outcome(error=refusal(self.service.name, self._view.admit().retry_after)))
+            return self._done(call, Outcome(error=refusal(self._view)))
         return Release()
 
     def _attempt(self, delivered: Delivered, call: Call) -> Settlement:
@@ -298,15 +298,15 @@ def _judge(response: Any, error: Exception | None) -> Verdict:
     return verdict
 
 
-def refusal(service: str, retry_after: float, progress: Progress | None = None) -> ServiceUnavailable:
+def refusal(view: BreakerView, progress: Progress | None = None) -> ServiceUnavailable:
     """The error of a call that an open breaker refuses; its cause is the attempt that the call had made before, if any."""
+    retry_after = view.admit().retry_after
+    why = "held open by hand" if view.record.forced else f"next trial in {retry_after:.0f} s"
     error = ServiceUnavailable(
-        f"[{service}] Circuit breaker OPEN - rejecting request (next trial in {retry_after:.0f} s)",
-        service=service,
-        retry_after=retry_after,
+        f"[{view.name}] Circuit breaker OPEN - rejecting request ({why})", service=view.name, retry_after=retry_after
     )
     if progress is not None and progress.history:
-        error.__cause__ = requests.RequestException(f"[{service}] {progress.history[-1].outcome}")
+        error.__cause__ = requests.RequestException(f"[{view.name}] {progress.history[-1].outcome}")
     return error
 
 

@@ -70,18 +70,16 @@ def _renamed(
     if isinstance(error, (SeawallError, requests.TooManyRedirects)):
         error.request = request
         return error
-    what = f"{request.method} {path_only(request.url or '')}"
+    what = f"[{service.name}] {request.method} {path_only(request.url or '')}"
     local = next((inner for inner in _layers(error) if _is_local(inner)), None)
     if local is not None:
-        return _caused(
-            LocalResourceError(f"[{service.name}] no resources for {what}: {local}", service=service.name), local
-        )
+        return _caused(LocalResourceError(f"{what}: no resources: {local}", service=service.name), local)
     if exchange.limit.passed or isinstance(error, requests.Timeout):
         if exchange.connecting or isinstance(error, requests.ConnectTimeout):
             return requests.ConnectTimeout(f"{what}: no connection in time", request=request)
         return requests.ReadTimeout(f"{what}: no complete answer within {timeout:g} s", request=request)
     root = _root(error)
-    return _caused(_kind(error, exchange)(_reason(root), request=request), root)
+    return _caused(_kind(error, exchange)(f"{what}: {_reason(root)}", request=request), root)
 
 
 def _kind(error: BaseException, exchange: Exchange) -> type[requests.RequestException]:

@@ -31,6 +31,7 @@ from seawall.actors.queue_store import (
     Standing,
     Want,
 )
+from seawall.actors.record import Progress
 from seawall.actors.replies import Mailbox, Outcome, given_up
 from seawall.actors.service import service_of_queue
 from seawall.errors import CallCancelled, ResultExpired
@@ -49,6 +50,14 @@ class Clock(Protocol):
 
 #: First tokens of calls that were replayed.
 _lives = itertools.count(1_000_000, 1_000_000)
+
+
+def _inherit(queue: EntryQueue, heir: Entry, progress: Progress, due: float | None, now: float) -> None:
+    """The newer call goes on where the older one was: with its failed attempts, and not before its next one was due."""
+    if heir.lease is None:
+        heir.progress = progress
+        if due is not None and due > now:
+            queue.make_due(heir, max(due, heir.due or 0.0))
 
 
 def _given_up(queue: EntryQueue, reason: str) -> Outcome:
@@ -105,6 +114,7 @@ class MemoryQueue:
             older = None
         if put.cap and len(queue.entries) - (older is not None) >= put.cap:
             return Accepted(False, workers)
+        due = older.due if older is not None else None
         if older is not None:
             self._replace(queue, older)
         entry = Entry(put.id, put.payload, coalesce=put.coalesce)
@@ -114,6 +124,8 @@ class MemoryQueue:
             queue.make_due(entry, now + put.delay)
         else:
             queue.make_ready(entry, now)
+        if older is not None and older.progress.history:
+            _inherit(queue, entry, older.progress, due, now)
         if put.coalesce:
             queue.coalesced[put.coalesce] = put.id
         return Accepted(True, workers, older.id if older is not None else "")
@@ -250,6 +262,9 @@ class MemoryQueue:
                 if mailbox:
                     self._post(mailbox, entry.id, outcome or _given_up(queue, reason))
             case Later() | Release() if queue.is_superseded(entry):
+                heir = queue.entries.get(queue.coalesced.get(entry.coalesce, ""))
+                if isinstance(settlement, Later) and heir is not None:
+                    _inherit(queue, heir, settlement.progress, now + settlement.delay, now)
                 self._replace(queue, entry)
             case Later(delay, progress):
                 entry.progress = progress

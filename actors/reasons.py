@@ -82,6 +82,8 @@ def judge_error(error: BaseException) -> Verdict | None:
 
 
 _URL_TAIL = re.compile(r"(\?|#)[^\s'\")]*")
+#: What the transport's errors begin with, and the log line already says: `[Chroma Server] GET http://chroma/x: `.
+_WHOSE = re.compile(r"^\[[^\]]*\] [A-Z]+ \S+: ")
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
@@ -97,5 +99,5 @@ def plain_words(error: BaseException) -> str:
         inner = nested or getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
         if not isinstance(inner, BaseException):
             inner = None
-    text = " ".join(_URL_TAIL.sub("", _CREDENTIALS.sub("//***@", str(error))).split())
+    text = " ".join(_URL_TAIL.sub("", _CREDENTIALS.sub("//***@", _WHOSE.sub("", str(error)))).split())
     return (text or type(error).__name__)[:200]

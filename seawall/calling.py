@@ -57,7 +57,7 @@ def admit(runtime: Runtime, service: Service, id: str) -> bool:
     if admission.may_take_trial and view.take_trial(id):
         return True
     logging.getLogger(service.logger_name).warning("[%s] Circuit breaker OPEN - rejecting request", service.name)
-    raise refusal(service.name, view.admit().retry_after)
+    raise refusal(view)
 
 
 def call_and_wait(runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float) -> Any:

@@ -37,13 +37,18 @@ class ServiceLine:
     background: Counts
 
     @property
+    def waiting(self) -> int:
+        """Calls that a worker could start now."""
+        return self.waited.ready + self.background.ready - self.held
+
+    @property
     def held(self) -> int:
         """Background calls that wait for an open breaker."""
         return self.background.ready if self.breaker["state"] != "closed" else 0
 
     def as_json(self) -> dict[str, Any]:
         return self.breaker | {
-            "queued": self.waited.ready + self.background.ready - self.held,
+            "queued": self.waiting,
             "held": self.held,
             "due_later": self.waited.due + self.background.due,
             "running": self.waited.leased + self.background.leased,

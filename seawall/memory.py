@@ -20,6 +20,7 @@ from seawall.supervisor.breaker import Record, State
 from seawall.supervisor.scheduler import make_scheduler
 from seawall.supervisor.trials import Trials
 from seawall.supervisor.view import BreakerView
+from seawall.telling import tell
 from seawall.workers.worker import CallWorker
 
 __all__ = ["LocalHouse"]
@@ -123,4 +124,4 @@ class LocalHouse:
             lost = sum(count.ready + count.due + count.leased for count in counts)
             if lost:
                 text = "[%s] %d call(s) were still waiting when the process ended; they are lost"
-                logging.getLogger(service.logger_name).error(text, service.name, lost)
+                tell(logging.getLogger(service.logger_name), logging.ERROR, text, service.name, lost)

@@ -28,6 +28,7 @@ from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.registry import Registry
 from seawall.settings import Settings, load_settings
 from seawall.supervisor.breaker import Record, State
+from seawall.telling import tell
 from seawall.waiting import Results, Waiting
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class Runtime:
 
     def _make_house(self, kind: type[LocalHouse]) -> LocalHouse:
         """Memory mode's workers; a test harness makes them in its own way."""
-        logger.warning(
+        tell(
+            logger,
+            logging.WARNING,
             "%s: calls are kept in this process's memory and end with it. `seawall up` runs a durable queue",
             self._why_memory,
         )
@@ -117,7 +120,7 @@ class Runtime:
             return
         for id, answer in zip(ids, answers, strict=True):
             if answer.state == "cancelled":
-                refused = refusal(service.name, view.admit().retry_after, answer.progress)
+                refused = refusal(view, answer.progress)
                 self.waiting.answer(id, Outcome(error=refused, attempts=answer.progress.attempt, breaker=view.record))
 
     def count_unqueued(self, key: str) -> int:

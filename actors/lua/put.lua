@@ -19,7 +19,9 @@ end
 if cap > 0 and redis.call('HLEN', Q .. 'msg') - (older and 1 or 0) >= cap then
   return { -1, workers_serving(Q), '' }
 end
+local tried, due = false, false
 if older then
+  tried, due = redis.call('HGET', Q .. 'prog', older), redis.call('ZSCORE', Q .. 'due', older)
   replace(Q, older)
   replaced = older
 end
@@ -37,5 +39,8 @@ if delay > 0 then
 else
   make_ready(Q, id)
   wake(Q)
+end
+if tried then
+  inherit(Q, id, tried, due and tonumber(due))
 end
 return { 1, workers_serving(Q), replaced }

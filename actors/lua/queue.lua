@@ -103,6 +103,18 @@ local function forget(Q, id)
 end
 
 -- A newer call with its coalesce key has come since it was fetched: to run it again would bring old data back.
+-- The newer call goes on where the older one was: with its failed attempts, and not before its next one was due. Otherwise
+-- calls that replace each other faster than they fail would try a dead service all the time, and no round would ever end.
+local function inherit(Q, heir, progress, due)
+  if heir and redis.call('HEXISTS', Q .. 'msg', heir) == 1 and not redis.call('ZSCORE', Q .. 'lease', heir) then
+    redis.call('HSET', Q .. 'prog', heir, progress)
+    if due and due > NOW then
+      redis.call('ZREM', Q .. 'ready', heir)
+      make_due(Q, heir, math.max(due, tonumber(redis.call('ZSCORE', Q .. 'due', heir) or '0')) - NOW)
+    end
+  end
+end
+
 local function is_superseded(Q, id)
   local key = redis.call('HGET', Q .. 'cokey', id)
   return key and redis.call('HGET', Q .. 'co', key) ~= id

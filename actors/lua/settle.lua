@@ -40,6 +40,10 @@ elseif verb == 'later' or verb == 'release' then
     return 0  -- its lease ran out and it is waiting again already
   end
   if is_superseded(Q, id) then
+    if verb == 'later' then
+      local heir = redis.call('HGET', Q .. 'co', redis.call('HGET', Q .. 'cokey', id))
+      inherit(Q, heir, ARGV[7], NOW + tonumber(ARGV[6]))
+    end
     replace(Q, id)
     return 1
   end

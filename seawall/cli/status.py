@@ -128,11 +128,13 @@ def _meaning(line: ServiceLine) -> str:
     why = f": {breaker['last_error']}" if breaker["last_error"] else ""
     if breaker["state"] == "closed":
         failures = breaker["consecutive_failures"]
+        if line.waiting and not line.waited.workers:
+            return f"{line.waiting} call(s) wait, and no worker serves them"
         return f"{failures} of {breaker['failure_threshold']} failures{why}" if failures else "healthy"
     if breaker["forced"]:
         return f"held open by hand; `seawall breaker close {line.key}` closes it"
     if breaker["state"] == "half_open":
-        return f"one trial call decides{why}"
+        return "a trial is being made, or waits for the next call"
     since = max(0.0, breaker["as_of"] - (breaker["opened_at"] or breaker["as_of"]))
     return f"for {duration(since)}, next trial in {duration(breaker['retry_after'])}{why}"
 

@@ -137,6 +137,27 @@ class TestCoalesce:
         assert ended is not None
         assert isinstance(ended.error, CallCancelled)
 
+    def test_a_call_goes_on_where_the_one_that_it_replaces_was(self, stores: Stores) -> None:
+        """Snapshots that come faster than they fail shall not try a dead service all the time."""
+        accept(stores.queue, BACKGROUND, "old", coalesce="p1")
+        tried = Progress(attempt=2, history=(Attempt(1.0, "refused", 0.1),))
+        assert stores.queue.settle(one(stores.queue, BACKGROUND), Later(60.0, tried))
+        assert accept(stores.queue, BACKGROUND, "new", coalesce="p1").replaced == "old"
+        assert fetch(stores.queue, BACKGROUND) == []
+        standing = stores.queue.standing(BACKGROUND, "new")
+        assert (standing.where, standing.progress) == ("due", tried)
+        assert standing.due_in is not None
+        assert 50 < standing.due_in <= 60
+
+    def test_a_call_goes_on_where_the_running_one_that_it_outlives_was(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "old", coalesce="p1")
+        older = one(stores.queue, BACKGROUND)
+        accept(stores.queue, BACKGROUND, "new", coalesce="p1")
+        tried = Progress(attempt=1, history=(Attempt(1.0, "refused", 0.1),))
+        assert stores.queue.settle(older, Later(60.0, tried))
+        standing = stores.queue.standing(BACKGROUND, "new")
+        assert (standing.where, standing.progress) == ("due", tried)
+
     def test_nothing_is_replaced_by_a_call_that_is_refused(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "old", coalesce="p1")
         accept(stores.queue, BACKGROUND, "more")

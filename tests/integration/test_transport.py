@@ -247,13 +247,13 @@ def test_closing_lets_a_running_call_finish() -> None:
             assert running.result(5).content == b"late"
 
 
-def test_a_refused_connection_is_named_in_two_words() -> None:
+def test_a_refused_connection_says_to_whom_and_why_in_a_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     transport = transport_to(f"http://127.0.0.1:{port}", token=TokenSource(value=TOKEN))
     with pytest.raises(requests.ConnectionError) as caught:
         transport.send(call_to(transport, target="/query?secret=1"))
-    assert str(caught.value) == "Connection refused"
+    assert str(caught.value) == f"[Chroma Server] GET http://127.0.0.1:{port}/query: Connection refused"
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert not may_have_been_sent(caught.value)
     assert caught.value.request is not None
