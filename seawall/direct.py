@@ -23,7 +23,7 @@ from seawall.actors.transport import Transport
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, ServiceUnavailable, TokenUnavailable
 from seawall.supervisor.view import BreakerView
 
-__all__ = ["run_directly"]
+__all__ = ["ran_here", "run_directly"]
 
 #: Seconds for which one warning about direct calls is enough.
 WARN_EVERY = 60.0
@@ -118,9 +118,13 @@ def _warn(service: Service, reason: BrokerUnavailable) -> None:
         if due:
             _warned_at = now
     if due:
-        logging.getLogger(service.logger_name).warning(
-            "[%s] the broker is away (%s); calls run in this process until it is back", service.name, reason
-        )
+        text = "[%s] the broker is away (%s); calls run in this process until it is back"
+        logging.getLogger(service.logger_name).warning(text, service.name, reason)
+
+
+def ran_here() -> bool:
+    """Whether this process has made a call itself; for a command that logs nothing and has to say it."""
+    return _warned_at is not None
 
 
 def _after_fork() -> None:

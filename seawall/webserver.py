@@ -48,7 +48,8 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    logger.info("listening on http://%s", shown_address(host, listener.getsockname()[1]))
+    port = listener.getsockname()[1]
+    logger.info("listening on %s port %d, here http://%s", host, port, shown_address(host, port))
     reload = asyncio.run(_serve(_Server(config), listener, signals, orphaned))
     return None if reload else Exit.OK
 

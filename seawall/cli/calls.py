@@ -14,6 +14,7 @@ import requests
 from seawall.boot import boot
 from seawall.cli.options import module_option, settings_options
 from seawall.client import ResilientServiceClient
+from seawall.direct import ran_here
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
 from seawall.kinds import nearest
@@ -51,7 +52,8 @@ def call(
 ) -> int:
     """Call SERVICE through its queue and print the answer: `seawall call chroma GET /ready -m app.services`.
 
-    Retries and the breaker are those of every caller. Without a broker the call is made by this process. Exits with 0
+    Retries and the breaker are those of every caller. With no broker, or one that is away, this process makes the call
+    itself, and says so. Exits with 0
     for an answer below 400, with 1 for another answer, and with 69 when there is none: the breaker is open, the service
     or the broker is away, the deadline has passed.
     """
@@ -68,6 +70,8 @@ def call(
     except requests.RequestException as error:
         click.echo(f"seawall: {_named(error)}", err=True)
         return Exit.UNAVAILABLE
+    if ran_here():
+        click.echo("seawall: the broker is away; this process made the call itself", err=True)
     if include:
         _print_head(response, time.monotonic() - started)
     _print_body(response)
