@@ -124,7 +124,8 @@ def test_call_prints_an_answer_of_400_or_more_and_exits_with_1(shop: Shop, statu
 def test_call_without_an_answer_says_why_and_exits_with_69(shop: Shop) -> None:
     ran = shop.call("gone", "GET", "/")
     assert (ran.code, ran.out) == (Exit.UNAVAILABLE, "")
-    assert ran.err == "seawall: ConnectionError: Connection refused\n"
+    assert ran.err.startswith("seawall: ConnectionError: [Gone] GET http://127.0.0.1:")
+    assert ran.err.endswith("/: Connection refused\n")
 
 
 def test_breaker_opened_by_hand_refuses_every_process_until_it_is_closed(shop: Shop) -> None:
