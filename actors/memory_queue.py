@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from seawall.actors.delivered import LocalCall
 from seawall.actors.memory_entries import Entry, EntryQueue
 from seawall.actors.memory_mailbox import MemoryMailbox
 from seawall.actors.queue_store import (
@@ -200,6 +201,8 @@ class MemoryQueue:
                 self._replace(queue, entry)
             elif entry.deaths >= POISON_DEATHS:
                 self._bury(queue, entry, "poison", None)
+                if isinstance(entry.payload, LocalCall) and entry.payload.call.reply_to:
+                    self._post(entry.payload.call.reply_to, entry.id, _given_up(queue, "poison"))
                 poisoned += 1
             else:
                 queue.make_ready(entry, now, first=True)

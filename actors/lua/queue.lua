@@ -192,6 +192,14 @@ local function lease_until(lease, position)
   return string.format('%.3f', TIME[1] * 1000 + TIME[2] / 1000 + lease + position / 1000)
 end
 
+-- The caller of a waited-for call learns of its end from us: no worker is left to tell. Its mailbox is in the record.
+local function tell_caller(payload, id, error, detail)
+  local readable, call = pcall(cmsgpack.unpack, payload)
+  if readable and type(call) == 'table' and type(call.reply_to) == 'string' and call.reply_to ~= '' then
+    post(call.reply_to, verdict(id, error, detail))
+  end
+end
+
 -- Give back what dead workers held; after `poison` such deaths a call is buried. Answers how many of each.
 local function reap(queue, Q, poison, limit)
   local returned, poisoned = 0, 0
@@ -203,7 +211,9 @@ local function reap(queue, Q, poison, limit)
       replace(Q, id)
     elseif redis.call('HEXISTS', Q .. 'msg', id) == 1 then
       if redis.call('HINCRBY', Q .. 'deaths', id, 1) >= poison then
+        local payload = redis.call('HGET', Q .. 'msg', id)
         bury(queue, Q, id, 'poison')
+        tell_caller(payload, id, 'dead', 'poison')
         conclude(id, verdict(id, 'dead', 'poison'), DONE_MS)
         poisoned = poisoned + 1
       else

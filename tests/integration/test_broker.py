@@ -524,6 +524,13 @@ class TestTheHost:
         assert "canary" not in caplog.text
 
 
+def impatient_stores(request: pytest.FixtureRequest) -> Stores:
+    """Stores of the test's own kind, on which a lease ends soon."""
+    if "redis" in request.node.callspec.id:
+        return RedisStores(request.getfixturevalue("redis_url"), lease=SHORT_LEASE, namespace="suspects")
+    return MemoryStores(lease=SHORT_LEASE)
+
+
 class TestHub:
     """How the slots of a process are shared."""
 
@@ -589,9 +596,7 @@ class TestHub:
 
     def test_a_suspect_runs_alone(self, broker: SeawallBroker, diary: Diary, request: pytest.FixtureRequest) -> None:
         """A call whose worker died may kill this process too; no neighbour shall be blamed for it."""
-        stores = MemoryStores(lease=SHORT_LEASE)
-        if "redis" in request.node.callspec.id:
-            stores = RedisStores(request.getfixturevalue("redis_url"), lease=SHORT_LEASE, namespace="suspects")
+        stores = impatient_stores(request)
         broker = SeawallBroker(stores.queue)
         suspects = Diary()
         suspect = declare(broker, suspects.pass_the_door, "suspect")
@@ -616,9 +621,7 @@ class TestHub:
     def test_a_suspect_waits_for_the_neighbours_that_run(
         self, broker: SeawallBroker, diary: Diary, request: pytest.FixtureRequest
     ) -> None:
-        stores = MemoryStores(lease=SHORT_LEASE)
-        if "redis" in request.node.callspec.id:
-            stores = RedisStores(request.getfixturevalue("redis_url"), lease=SHORT_LEASE, namespace="suspects")
+        stores = impatient_stores(request)
         broker = SeawallBroker(stores.queue)
         suspects = Diary()
         suspect = declare(broker, suspects.pass_the_door, "suspect")

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
+from seawall.actors.delivered import LocalCall
 from seawall.actors.queue_store import Accepted, Bury, Done, Group, Later, Put, Release, Want
-from seawall.actors.record import Attempt, Progress
+from seawall.actors.record import Attempt, Call, Progress, encode
 from seawall.actors.replies import Outcome
 from seawall.errors import CallCancelled, CallFailed, ResultExpired
 from seawall.supervisor.breaker import State
@@ -381,6 +382,20 @@ class TestLease:
         assert isinstance(outcome.error, CallFailed)
         assert outcome.error.reason == "poison"
         assert fetch(dying.queue, BACKGROUND) == []
+
+    def test_the_caller_of_a_poisonous_call_is_told(self, dying: Stores) -> None:
+        """No worker is left that could tell, and the caller need not wait for its deadline."""
+        mailbox = dying.mailbox()
+        call = Call(id="a", service="s", origin="http://s:80", method="GET", target="/", reply_to=mailbox.address)
+        waiter = mailbox.expect("a", service="S")
+        dying.queue.put([Put(WAITED, "a", LocalCall(call, {}) if isinstance(dying, MemoryStores) else encode(call))])
+        for _ in range(3):
+            wait_until(lambda: fetch(dying.queue, WAITED))
+        wait_until(lambda: dying.queue.sweep(WAITED)[1])
+        outcome = waiter.wait(5.0)
+        assert outcome is not None
+        assert isinstance(outcome.error, CallFailed)
+        assert outcome.error.reason == "poison"
 
     def test_nothing_is_reaped_after_nobody_looked_for_a_while(self, dying: Stores) -> None:
         """As after an outage, or when the machine slept: workers first get the time to renew what they hold."""
