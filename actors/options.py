@@ -9,7 +9,6 @@ from typing import Any, TypeAlias, TypedDict
 
 __all__ = ["CallOptions", "Headers", "WaitOptions", "check_options"]
 
-Scalar: TypeAlias = str | bytes | int | float
 Params: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | str | bytes
 Data: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | str | bytes | bytearray | memoryview
 Files: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]]

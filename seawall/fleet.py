@@ -22,6 +22,7 @@ from seawall.errors import BrokerUnavailable
 from seawall.registry import Registry
 from seawall.runtime import Runtime
 from seawall.supervisor.breaker import Record
+from seawall.supervisor.leader import leader_info
 from seawall.supervisor.view import describe
 
 __all__ = ["Fleet", "ServiceLine", "read_fleet"]
@@ -127,7 +128,7 @@ def _status(about: _About, key: str, record: Record | None, now: float) -> dict[
 
 
 def _supervisors(runtime: Runtime) -> tuple[list[dict[str, Any]], str]:
-    """Those that have reported lately, and which of them leads."""
+    """Those that have reported lately, and which one leads: by its lease, which a killed leader's report outlives."""
     link = runtime.engine.link
     if link is None:
         return [], ""
@@ -135,5 +136,4 @@ def _supervisors(runtime: Runtime) -> tuple[list[dict[str, Any]], str]:
     names = link.command("ZRANGE", f"{prefix}:supervisors", 0, -1)
     reports = link.command("MGET", *[f"{prefix}:supervisor:{name.decode()}" for name in names]) if names else []
     found = [json.loads(report) for report in reports if report is not None]
-    leader = next((str(report["id"]) for report in found if report.get("leads")), "")
-    return found, leader
+    return found, leader_info(link, prefix).owner

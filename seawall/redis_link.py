@@ -159,12 +159,6 @@ class RedisLink:
         with self._io:
             self._drop()
 
-    def forget(self) -> None:
-        """After a fork: let go of the parent's connection without touching its state on the wire."""
-        self._io, self._door = threading.Lock(), threading.Lock()
-        self._jobs, self._has_leader = deque(), False
-        self._connection = None
-
     def _submit(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         job = _Job(self._pack(commands), len(commands))
         leads = self._enter(job)

@@ -17,7 +17,7 @@ import requests
 from redis.exceptions import ResponseError
 
 from seawall.actors.call_actor import refusal
-from seawall.actors.engine import MEMORY_URL, Engine, engine_from_url, is_memory
+from seawall.actors.engine import MEMORY_URL, Engine, engine_from_url
 from seawall.actors.patched import is_mocked
 from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
@@ -59,7 +59,7 @@ class Runtime:
         engine: Engine | None = None,
         why_memory: str = "SEAWALL_BROKER_URL names no server",
     ) -> None:
-        memory = is_memory(settings.broker_url)
+        memory = settings.memory_mode
         if memory and settings.require_broker:
             raise ConfigurationError(
                 "SEAWALL_REQUIRE_BROKER is set, but SEAWALL_BROKER_URL is not: calls would be lost with this process"
