@@ -25,6 +25,7 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, connections: int) -> None:
         self._pools: dict[tuple[str, str], Any] = {}
+        self._straight: dict[str, Any] = {}
         super().__init__(pool_connections=_ORIGINS, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
@@ -54,9 +55,20 @@ class Adapter(HTTPAdapter):
             self._pools[parts.scheme, parts.netloc] = pool
         return pool
 
+    def pool_of(self, origin: str, verify: bool | str) -> Any:
+        """The pool of an origin that is reached straight, ready for its certificates to be checked."""
+        pool = self._straight.get(origin)
+        if pool is None:
+            request = requests.Request("GET", origin).prepare()
+            pool = super().get_connection_with_tls_context(request, verify)
+            self.cert_verify(pool, origin, verify, None)  # type: ignore[no-untyped-call]
+            self._straight[origin] = pool
+        return pool
+
     def close(self) -> None:
         """Close the unused connections; one in use is closed when its pool would take it back."""
-        pools, self._pools = self._pools, {}
-        for pool in pools.values():
+        pools = [*self._pools.values(), *self._straight.values()]
+        self._pools, self._straight = {}, {}
+        for pool in pools:
             pool.close()
         super().close()

@@ -9,16 +9,16 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware
 
 from seawall.actors.delivered import Delivered, encode_message
 from seawall.actors.hub import Hub
 from seawall.actors.lanes import Lane, plain_lane
-from seawall.actors.queue_store import Bury, Done, Later, Put, QueueStore, Release
+from seawall.actors.queue_store import Bury, Done, Later, Put, QueueStore, Release, Settlement
 from seawall.errors import BrokerUnavailable
 
-__all__ = ["DrainOnShutdown", "SeawallBroker", "SettleOwnActors"]
+__all__ = ["DrainOnShutdown", "HubConsumer", "SeawallBroker", "SettleOwnActors"]
 
 #: Calls of a queue of the user's own actors that run at once in one process.
 PLAIN_CONCURRENCY = 8
@@ -34,7 +34,11 @@ class SeawallBroker(Broker):
     def __init__(self, store: QueueStore) -> None:
         super().__init__(middleware=[SettleOwnActors(), DrainOnShutdown()])
         self.store = store
-        self.hub = Hub(store, known=self.actors.__contains__)
+        self.hub = Hub(store, known=self.actors.__contains__, priority=self._priority)
+
+    def _priority(self, delivered: Delivered) -> int | None:
+        actor = self.actors.get(delivered.actor_name)
+        return None if actor is None else actor.priority
 
     def add_lane(self, lane: Lane) -> None:
         """Declare a service's queues and their slots, before the actors that serve them."""
@@ -58,7 +62,6 @@ class SeawallBroker(Broker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq types only some of its errors
-        self.hub.start()
         return HubConsumer(self.hub, queue_name, timeout / 1000)
 
     def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
@@ -101,27 +104,26 @@ class SeawallBroker(Broker):
 class HubConsumer(Consumer):
     """One queue's end of the hub. Nothing here raises a connection error: Dramatiq would sleep for seconds."""
 
-    def __init__(self, hub: Hub, queue: str, timeout: float) -> None:
+    def __init__(self, hub: Hub, queue: str, timeout: float = 0.0, *, taker: str | None = None) -> None:
+        """`taker` is what a thread that acknowledges a message takes next from the hub by itself; None where it does not."""
         self._hub = hub
-        self._buffer = hub.buffer(queue)
+        self._queue = queue
         self._timeout = timeout
+        self._taker = taker
 
     def __next__(self) -> MessageProxy | None:
-        try:
-            return self._buffer.get(timeout=self._timeout)
-        except Empty:
-            return None
+        return self._hub.take(self._timeout, self._queue)
 
     def ack(self, message: MessageProxy) -> None:
         assert isinstance(message, Delivered)
-        self._hub.settle(message.delivery, message.settlement or Release(first=False, delay=UNSETTLED_DELAY))
-        message.let_go()
+        self._settle(message, message.settlement or Release(first=False, delay=UNSETTLED_DELAY))
 
     def nack(self, message: MessageProxy) -> None:
         assert isinstance(message, Delivered)
-        reason = "no actor" if isinstance(message._exception, ActorNotFound) else message.reason
-        settlement = message.settlement if isinstance(message.settlement, Bury) else Bury(reason)
-        self._hub.settle(message.delivery, settlement)
+        self._settle(message, message.settlement if isinstance(message.settlement, Bury) else Bury(message.reason))
+
+    def _settle(self, message: Delivered, settlement: Settlement) -> None:
+        self._hub.settle(message.delivery, settlement, taker=self._taker)
         message.let_go()
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:

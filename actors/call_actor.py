@@ -24,7 +24,7 @@ from seawall.actors.redact import path_only
 from seawall.actors.replies import Outcome
 from seawall.actors.service import RETRY_AFTER_CAP, Service
 from seawall.actors.transport import OriginMismatch
-from seawall.errors import CallFailed, OutcomeUnknown, ServiceUnavailable
+from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
 from seawall.supervisor.breaker import State, trial_is_live
 from seawall.supervisor.view import BreakerView
 
@@ -76,6 +76,8 @@ class CallActor:
         """What becomes of a call that must not be sent now; None for one that may."""
         if call.service != self.service.key or call.origin != self.service.origin:
             return self._reject(call)
+        if 0 < delivered.delivery.start_by < self._now():
+            return self._too_late(call)
         if delivered.delivery.deaths and not call.resend:
             return self._unknown(call)
         if self._view.record.state is State.CLOSED or self._is_trial(delivered, call):
@@ -85,6 +87,14 @@ class CallActor:
         progress = delivered.delivery.progress
         error = refusal(self._view, progress)
         return self._done(call, Outcome(error=error, attempts=progress.attempt))
+
+    def _too_late(self, call: Call) -> Settlement:
+        """This process stood still between the fetch and now."""
+        text = f"[{self.service.name}] {call.method} {path_only(call.target)} was not sent: its time was over"
+        if call.waited:
+            return self._done(call, Outcome(error=DeadlineExceeded(text, service=self.service.name)))
+        outcome = self._outcome(CallFailed(text, service=self.service.name, reason="expired"))
+        return Bury("expired", outcome, call.reply_to)
 
     def _is_trial(self, delivered: Delivered, call: Call) -> bool:
         """Whether this delivery is the breaker's trial.
@@ -289,13 +299,17 @@ class _Try:
 def _judge(response: Any, error: Exception | None) -> Verdict:
     """What an attempt's end means. Raises the error when it is one that no attempt should meet."""
     if error is None:
-        headers = getattr(response, "headers", None) or {}
-        retry_after = parse_retry_after(headers.get("Retry-After"), cap=RETRY_AFTER_CAP)
-        return judge_status(getattr(response, "status_code", None), retry_after)
+        status = getattr(response, "status_code", None)
+        return judge_status(status, _retry_after(response) if isinstance(status, int) and status >= 400 else None)
     verdict = judge_error(error)
     if verdict is None:
         raise error
     return verdict
+
+
+def _retry_after(response: Any) -> float | None:
+    headers = getattr(response, "headers", None) or {}
+    return parse_retry_after(headers.get("Retry-After"), cap=RETRY_AFTER_CAP)
 
 
 def refusal(view: BreakerView, progress: Progress | None = None) -> ServiceUnavailable:

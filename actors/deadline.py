@@ -32,7 +32,7 @@ class Deadline:
     `guard` may be called again with another socket; the earlier one is let go.
     """
 
-    __slots__ = ("_done", "_fired", "_hold", "_lock", "_sock", "monotonic_end")
+    __slots__ = ("_done", "_fired", "_hold", "_lock", "_sock", "_watched", "monotonic_end")
 
     def __init__(self, monotonic_end: float) -> None:
         self.monotonic_end = monotonic_end
@@ -41,9 +41,9 @@ class Deadline:
         self._hold: socket.SocketIO | None = None
         self._fired = False
         self._done = False
+        self._watched = False
 
     def __enter__(self) -> Deadline:
-        _watcher.add(self)
         return self
 
     def __exit__(
@@ -73,6 +73,9 @@ class Deadline:
         could belong to somebody else when the time is over.
         """
         hold = sock.makefile("rb", buffering=0)
+        if not self._watched:
+            self._watched = True
+            _watcher.add(self)
         with self._lock:
             earlier, self._hold, self._sock = self._hold, hold, sock
             if self._fired:
@@ -100,7 +103,7 @@ class Deadline:
 def until(seconds: float) -> Deadline:
     """A deadline so many seconds from now: `with until(10) as limit: limit.guard(sock); ...`.
 
-    Entering it raises OSError (ENOMEM) when the process cannot start the watching thread.
+    Guarding a socket raises OSError (ENOMEM) when the process cannot start the watching thread.
     """
     return Deadline(time.monotonic() + seconds)
 

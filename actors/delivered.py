@@ -41,6 +41,11 @@ class Delivered(MessageProxy):
         self.settlement: Settlement | None = None
         self.reason = "rejected"
 
+    @property
+    def message(self) -> Delivered:
+        """Itself: for Dramatiq's threads, whose queue has items with a message each."""
+        return self
+
     def let_go(self) -> None:
         """It is settled. Dramatiq's thread keeps the message until its next one; what it carried is not kept with it."""
         self.settlement = self.original = self._exception = None

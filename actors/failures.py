@@ -13,7 +13,8 @@ import ssl
 from collections.abc import Iterator
 
 import requests
-from requests.exceptions import ChunkedEncodingError, InvalidHeader
+from requests.exceptions import ChunkedEncodingError, ContentDecodingError, InvalidHeader
+from urllib3.exceptions import ConnectTimeoutError, DecodeError, NewConnectionError
 from urllib3.exceptions import HTTPError as Urllib3Error
 
 from seawall.actors.redact import path_only
@@ -74,8 +75,10 @@ def _renamed(
     local = next((inner for inner in _layers(error) if _is_local(inner)), None)
     if local is not None:
         return _caused(LocalResourceError(f"{what}: no resources: {local}", service=service.name), local)
-    if exchange.limit.passed or isinstance(error, requests.Timeout):
-        if exchange.connecting or isinstance(error, requests.ConnectTimeout):
+    # urllib3's errors of a refused connection and of an unknown name are timeouts by inheritance only.
+    slow = isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError)
+    if slow or exchange.limit.passed or isinstance(error, requests.Timeout):
+        if slow or exchange.connecting or isinstance(error, requests.ConnectTimeout):
             return requests.ConnectTimeout(f"{what}: no connection in time", request=request)
         return requests.ReadTimeout(f"{what}: no complete answer within {timeout:g} s", request=request)
     root = _root(error)
@@ -89,6 +92,10 @@ def _kind(error: BaseException, exchange: Exchange) -> type[requests.RequestExce
         return requests.ConnectionError
     if isinstance(error, requests.RequestException):
         return type(error)
+    if exchange.connecting and any(isinstance(layer, (ssl.SSLError, ssl.CertificateError)) for layer in _layers(error)):
+        return requests.exceptions.SSLError
+    if isinstance(error, DecodeError):
+        return ContentDecodingError
     if isinstance(error, ValueError) and not exchange.sent:
         # http.client refuses to write a header or a method with control characters.
         return InvalidHeader

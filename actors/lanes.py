@@ -23,8 +23,12 @@ class Lane:
     background: str = ""
     gate: str = ""
     busy: dict[str, int] = field(default_factory=dict)
+    promised: int = 0
+    """Slots that a fetch which is under way has asked calls for."""
     hungry: bool = False
-    """Its slots ran out at the last fetch: more may wait, so a freed slot is worth another."""
+    """Its slots ran out: more may wait, so a freed slot is worth another fetch."""
+    due_at: float | None = None
+    """Monotonic time of its next delayed call, as far as is known."""
     turn: int = 0
 
     @property
@@ -33,7 +37,7 @@ class Lane:
 
     @property
     def free(self) -> int:
-        return self.concurrency - sum(self.busy.values())
+        return self.concurrency - sum(self.busy.values()) - self.promised
 
     @property
     def background_room(self) -> int:
@@ -42,16 +46,32 @@ class Lane:
             return self.free
         return max(0, min(self.free, self.concurrency - 1 - self.busy.get(self.background, 0)))
 
+    def has_room(self, queue: str) -> bool:
+        return (self.free if queue == self.waited else self.background_room) > 0
+
     def open_queues(self) -> list[str]:
         """The queues from which a call could start now."""
-        waited = [self.waited] if self.waited and self.free > 0 else []
-        return waited + ([self.background] if self.background_room > 0 else [])
+        return [queue for queue in self.queues if self.has_room(queue)]
 
-    def group(self) -> Group | None:
-        """What to ask for now; None when every slot is taken."""
-        free, room = self.free, self.background_room
+    def ask(self) -> Group | None:
+        """What to fetch now, None when every slot is taken. The slots are promised until `answered`."""
+        return self._ask(self.free)
+
+    def ask_after(self, ending: str) -> Group | None:
+        """What to fetch into the slot of a call of the queue `ending` that is about to end.
+
+        A slot that stays reserved is left to the fetcher, which sleeps for it.
+        """
+        self.busy[ending] -= 1
+        group = self._ask(min(self.free, max(1, self.background_room)))
+        self.busy[ending] += 1
+        return group
+
+    def _ask(self, free: int) -> Group | None:
+        room = min(self.background_room, free)
         if free <= 0:
             return None
+        self.promised += free
         background = Want(self.background, self.gate, room)
         if not self.waited:
             return Group(free, (background,))
@@ -61,8 +81,14 @@ class Lane:
             return Group(free, (Want(self.background, self.gate, 1), waited, background))
         return Group(free, (waited, background))
 
+    def answered(self, group: Group) -> None:
+        """The fetch for this group is over, well or not."""
+        self.promised -= group.free
+
     def take(self, queue: str) -> None:
         self.busy[queue] = self.busy.get(queue, 0) + 1
+        if self.background_room <= 0:
+            self.hungry = True
 
     def give_back(self, queue: str) -> None:
         self.busy[queue] -= 1

@@ -1,29 +1,41 @@
-"""One process's connections to a service, and the two ways of using them: straight, or through a requests.Session."""
+"""One process's connections to a service, and the two ways of using them: straight, or through requests."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from time import perf_counter
 from typing import Any
 
 import requests
 
 from seawall.actors.adapter import Adapter
+from seawall.actors.answer import Answer
+from seawall.actors.body import read_body
+from seawall.actors.outgoing import Outgoing
+from seawall.actors.plain_http import request_head
+from seawall.actors.swap import swap
+from seawall.actors.wire import Exchange
 
 __all__ = ["Lines"]
+
+#: The shortest time handed to a socket; 0 would mean something else.
+_LEAST_TIMEOUT = 0.001
 
 
 class Lines:
     """Kept connections, and what the environment said of proxies and certificates when they were made.
 
-    With `trust_env`, that is read once, here. A netrc file is never read.
+    With `trust_env`, that is read once, here. A netrc file is never read. With `by_session` a request goes through
+    `requests.Session.send`, where requests-mock waits; `responses` finds it too. Otherwise it goes straight to a
+    connection, or through requests' adapter where there is a proxy on the way.
     """
 
-    def __init__(self, base: str, connections: int, *, trust_env: bool) -> None:
+    def __init__(self, base: str, connections: int, *, trust_env: bool, by_session: bool) -> None:
         self.pid = os.getpid()
         self._adapter = Adapter(connections)
+        self._by_session = by_session
         self._proxies: dict[str, str] = {}
         self._verify: bool | str = True
         if trust_env:
@@ -31,22 +43,69 @@ class Lines:
             self._proxies, self._verify = dict(found["proxies"]), found["verify"] or True
 
     def send(
-        self, request: requests.PreparedRequest, timeout: tuple[float, float], *, by_session: bool
+        self, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange, connect: float, cap: int, service: str
     ) -> requests.Response:
-        """The answer's head, with its body still to be read. Redirects are not followed.
+        """The whole answer; redirects are not followed. `connect` is in seconds, `cap` in decoded bytes.
 
-        `by_session` goes through `requests.Session.send`, where requests-mock waits; `responses` finds both ways.
+        Raises ResponseTooLarge, and what requests, urllib3, http.client and sockets raise.
         """
-        if by_session:
+        if self._by_session or self._proxies:
+            return self._through_requests(request, secrets, exchange, connect, cap, service)
+        return self._straight(request, secrets, exchange, connect, cap, service)
+
+    def _straight(
+        self, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange, connect: float, cap: int, service: str
+    ) -> Answer:
+        pool, host, target = self._address(request.url)
+        head = request_head(request.method, target, [("Host", host), *request.fields.values(), *secrets.items()])
+        line = pool._get_conn()
+        try:
+            exchange.begins(reused=line.sock is not None)
+            if line.sock is None:
+                line.timeout = connect
+                line.connect()
+            answered = swap(line, request.method, head + (request.body or b""), exchange, cap, service)
+        except BaseException:
+            line.close()
+            raise
+        if not answered.keeps:
+            line.close()
+        pool._put_conn(line)
+        return Answer(
+            status=answered.status,
+            reason=answered.reason,
+            url=request.url,
+            fields=answered.fields,
+            body=answered.body,
+            seconds=answered.seconds,
+            request=request.prepared,
+        )
+
+    def _address(self, url: str) -> tuple[Any, str, str]:
+        """The pool of the URL's origin, the host as its header has it, and the target."""
+        scheme_end = url.index("://") + 3
+        path = url.find("/", scheme_end)
+        pool = self._adapter.pool_of(url[:path], self._verify)
+        return pool, url[scheme_end:path], url[path:]
+
+    def _through_requests(
+        self, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange, connect: float, cap: int, service: str
+    ) -> requests.Response:
+        secret = request.prepared(secrets)
+        left = exchange.limit.remaining or _LEAST_TIMEOUT
+        options: dict[str, Any] = {"stream": True, "verify": self._verify, "proxies": self._proxies}
+        options["timeout"] = (min(connect, left), left)
+        started = time.perf_counter()
+        if self._by_session:
             session = _BareSession()
             session.mount("http://", self._adapter)
             session.mount("https://", self._adapter)
-            return session.send(
-                request, stream=True, timeout=timeout, verify=self._verify, proxies=self._proxies, allow_redirects=False
-            )
-        started = perf_counter()
-        response = self._adapter.send(request, stream=True, timeout=timeout, verify=self._verify, proxies=self._proxies)
-        response.elapsed = timedelta(seconds=perf_counter() - started)
+            response = session.send(secret, allow_redirects=False, **options)
+        else:
+            response = self._adapter.send(secret, **options)
+            response.elapsed = timedelta(seconds=time.perf_counter() - started)
+        response.request = request.prepared()
+        read_body(response, exchange.limit, cap, service)
         return response
 
     def close(self) -> None:

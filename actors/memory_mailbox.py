@@ -21,7 +21,7 @@ class MemoryMailbox:
         return self._address
 
     def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
-        return self._waiters.add(id, service, request)
+        return self._waiters.add(id, lambda: LocalWaiter(service, request))
 
     def forget(self, id: str) -> None:
         self._waiters.leave(id)

@@ -139,20 +139,24 @@ class MemoryQueue:
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:
         with self._lock:
-            now = self._clock.time()
-            may_reap = self._touch(now)
-            deliveries: list[Delivery] = []
+            return self._fetch(groups, may_reap=self._touch(self._clock.time()))
+
+    def _fetch(self, groups: Sequence[Group], *, may_reap: bool) -> Fetched:
+        now = self._clock.time()
+        deliveries: list[Delivery] = []
+        due_in: list[float | None] = []
+        for group in groups:
+            free = group.free
             due: list[float] = []
-            for group in groups:
-                free = group.free
-                for want in group.wants:
-                    if may_reap:
-                        self._reap(self._queue(want.queue), now)
-                    taken, queue_due = self._fetch_queue(want, min(free, want.limit), now)
-                    free -= len(taken)
-                    deliveries += taken
-                    due += queue_due
-            return Fetched(tuple(deliveries), max(0.0, min(due) - now) if due else None, now)
+            for want in group.wants:
+                if may_reap:
+                    self._reap(self._queue(want.queue), now)
+                taken, queue_due = self._fetch_queue(want, min(free, want.limit), now)
+                free -= len(taken)
+                deliveries += taken
+                due += queue_due
+            due_in.append(max(0.0, min(due) - now) if due else None)
+        return Fetched(tuple(deliveries), tuple(due_in))
 
     def _fetch_queue(self, want: Want, room: int, now: float) -> tuple[list[Delivery], list[float]]:
         queue = self._queue(want.queue)
@@ -190,7 +194,17 @@ class MemoryQueue:
             return None
         entry.token += 1
         queue.make_leased(entry, now + self._lease)
-        return Delivery(queue.name, entry.id, entry.token, entry.deaths, entry.payload, entry.progress, trial, now)
+        return Delivery(
+            queue.name,
+            entry.id,
+            entry.token,
+            entry.deaths,
+            entry.payload,
+            entry.progress,
+            trial,
+            now,
+            entry.expires or 0.0,
+        )
 
     def _reap(self, queue: EntryQueue, now: float) -> tuple[int, int]:
         returned = poisoned = 0
@@ -253,6 +267,12 @@ class MemoryQueue:
             self._settle(queue, entry, settlement, self._clock.time())
             self._wake()
             return True
+
+    def settle_and_fetch(
+        self, delivery: Delivery, settlement: Settlement, groups: Sequence[Group]
+    ) -> tuple[bool, Fetched]:
+        with self._lock:
+            return self.settle(delivery, settlement), self._fetch(groups, may_reap=False)
 
     def _settle(self, queue: EntryQueue, entry: Entry, settlement: Settlement, now: float) -> None:
         match settlement:
@@ -430,11 +450,14 @@ class MemoryQueue:
             for entry in list(entries.entries.values()):
                 entries.forget(entry)
 
-    def wait(self, queues: Sequence[str], timeout: float | None) -> None:
+    def wait(
+        self, queues: Sequence[str], timeout: float | None, has_room: Callable[[str], bool] = lambda queue: True
+    ) -> Sequence[Delivery]:
         with self._lock:
             if not self._poked:
                 self._lock.wait(timeout)
             self._poked = False
+        return ()
 
     def rest(self, queues: Sequence[str]) -> None:
         """Nobody else is asleep who would have to be woken."""

@@ -6,7 +6,7 @@ Both stores pass one conformance suite.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -52,6 +52,8 @@ class Put:
     expires_in: float = 0.0
     coalesce: str = ""
     cap: int = 0
+    hand: bool = False
+    """May be handed to an idle fetcher on the spot (a waited-for call, of a service without a bound across workers)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A call under a lease. `token` tells this delivery from other ones, `deaths` how many workers died with it."""
+    """A call under a lease. `token` tells this delivery from other ones, `deaths` how many workers died with it.
+
+    `start_by` is the time on the store's clock, in seconds, after which it must not start; 0 where there is none.
+    """
 
     queue: str
     id: str
@@ -92,13 +97,20 @@ class Delivery:
     progress: Progress
     trial: bool
     fetched_at: float
+    start_by: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    deliveries: tuple[Delivery, ...]
-    next_due_in: float | None
-    now: float
+    """`due_in` has, for each group, the seconds until its next call is due; None when none waits that could start then."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    due_in: tuple[float | None, ...] = ()
+
+    @property
+    def next_due_in(self) -> float | None:
+        """Seconds until the next call is due in any group."""
+        return min((due for due in self.due_in if due is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +208,12 @@ class QueueStore(Protocol):
         """False when the delivery is no longer the call's newest one; then nothing has changed."""
         ...
 
+    def settle_and_fetch(
+        self, delivery: Delivery, settlement: Settlement, groups: Sequence[Group]
+    ) -> tuple[bool, Fetched]:
+        """Both in one step, for a worker that has more to do; dead workers' calls are left to others."""
+        ...
+
     def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
         """Report a living worker and renew its leases; answers the deliveries that it has lost."""
         ...
@@ -236,12 +254,18 @@ class QueueStore(Protocol):
 
     def flush(self, queue: str) -> None: ...
 
-    def wait(self, queues: Sequence[str], timeout: float | None) -> None:
-        """Sleep until one of the queues may have work, somebody pokes, or `timeout` seconds have passed."""
+    def wait(
+        self, queues: Sequence[str], timeout: float | None, has_room: Callable[[str], bool] = lambda queue: True
+    ) -> Sequence[Delivery]:
+        """Sleep until one of the queues may have work, somebody pokes, or `timeout` seconds have passed.
+
+        Answers calls that were handed over on the spot; else a fetch tells. What comes for a queue that by then has no
+        room goes to others. One thread at a time.
+        """
         ...
 
     def rest(self, queues: Sequence[str]) -> None:
-        """The thread that slept in wait() will fetch no more: others take over its queues and timers."""
+        """This process will fetch no more: others take over its queues and timers. Nobody may be in wait()."""
         ...
 
     def poke(self) -> None:

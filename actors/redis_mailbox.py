@@ -1,11 +1,18 @@
-"""A process's mailbox in Redis: one list, one reader thread, one connection, however many callers wait."""
+"""A process's mailbox in Redis: one stream and one connection, however many callers wait; one of them reads for all.
+
+A reply is not taken out of the stream before it has arrived here, so a connection that breaks loses none.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -19,96 +26,98 @@ __all__ = ["RedisMailbox"]
 
 logger = logging.getLogger("seawall.replies")
 
-#: Seconds that one blocking read lasts, and that an unused mailbox is still read: an idle process asks nothing.
-READ_SECONDS = 2
-LINGER_SECONDS = 20.0
-#: Replies fetched at once after the first.
+#: Seconds that one blocking read lasts, and beyond them without an answer, after which the connection counts as dead.
+READ_SECONDS, DEAD_AFTER = 2, 2.0
+#: Replies read at once.
 BATCH = 100
 #: Seconds between attempts to reach the server again.
 RETRY_SECONDS = 0.1
 
 
 class RedisMailbox:
-    """Replies arrive as they are pushed; those that came while the server was away are read when it is back."""
+    """A thread that waits reads replies, its own and the others', until its own is there; then another one does."""
 
     def __init__(self, link: RedisLink, namespace: str) -> None:
         self._link = link
         self._address = uuid.uuid4().hex
         self._key = f"{namespace}:mail:{self._address}"
         self._waiters = Waiters()
-        self._wanted = threading.Condition()
-        self._idle_since = time.monotonic()
-        self._thread: threading.Thread | None = None
-        self._connection: Any = None
+        self._line = _ReadLine(link, self._key)
+        self._door = threading.Lock()
+        """Guards the three below."""
+        self._reader: _RedisWaiter | None = None
+        self._reading_thread = 0
         self._closed = False
-        self._awake = False
 
     @property
     def address(self) -> str:
         return self._address
 
     def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
-        waiter = self._waiters.add(id, service, request)
-        if not self._awake:
-            with self._wanted:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._read_for_ever, name="seawall-replies", daemon=True)
-                    self._thread.start()
-                self._wanted.notify()
-        return waiter
+        return self._waiters.add(id, lambda: _RedisWaiter(self, service, request))
 
     def forget(self, id: str) -> None:
         self._waiters.leave(id)
-        if not self._waiters:
-            self._idle_since = time.monotonic()
 
     def waiting(self) -> int:
         return len(self._waiters)
 
     def close(self) -> None:
-        with self._wanted:
+        """Send everybody home without an answer, and let go of the connection. Safe twice."""
+        with self._door:
             self._closed = True
-            self._wanted.notify()
-        thread, connection = self._thread, self._connection
-        if connection is not None:
-            _interrupt(connection)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
+            reads = self._reader is not None
+        for waiter in self._waiters.all():
+            waiter.call_all()
+        if reads:
+            self._line.poke()  # the reader lets go of it
+        else:
+            self._line.close()
 
-    def _read_for_ever(self) -> None:
-        while self._sleep_until_wanted():
-            try:
-                self._read_once()
-            except (BrokerUnavailable, RedisError, OSError) as error:
-                self._drop()
-                if not self._closed:
+    def wait_for(self, waiter: _RedisWaiter, timeout: float) -> None:
+        """Return when the waiter has its outcome, after `timeout` seconds, or when the mailbox closes."""
+        ends = time.monotonic() + timeout
+        while waiter.outcome is None and not self._closed and (left := ends - time.monotonic()) > 0:
+            with self._door:
+                seat = waiter.sit_down() if self._reader is not None else None
+                reads = self._reader is None
+                if reads:
+                    self._reader, self._reading_thread = waiter, threading.get_ident()
+            if reads:
+                self._read_until(waiter, ends)
+            elif seat is not None:
+                seat.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                waiter.stand_up(seat)
+        if self._reader is None:
+            self._call_a_reader(waiter)
+
+    def _call_a_reader(self, leaving: LocalWaiter) -> None:
+        """Whoever leaves sees to it that somebody reads: it may itself have been called to, when its patience was over."""
+        with self._door:
+            if self._reader is None and not self._closed:
+                any(other.call_one() for other in self._waiters.all() if other is not leaving)
+
+    def answered(self, waiter: _RedisWaiter) -> None:
+        """The waiter has its outcome, perhaps from elsewhere than from this mailbox: then wake its thread, should it read."""
+        if self._reader is waiter and self._reading_thread != threading.get_ident():
+            self._line.poke()
+
+    def _read_until(self, waiter: _RedisWaiter, ends: float) -> None:
+        try:
+            while waiter.outcome is None and not self._closed and (left := ends - time.monotonic()) > 0:
+                try:
+                    for payload in self._line.read(left):
+                        self._deliver(payload)
+                except (BrokerUnavailable, RedisError, OSError) as error:
                     logger.debug("mailbox: %s", error)
-                    time.sleep(RETRY_SECONDS)
-        self._drop()
-
-    def _sleep_until_wanted(self) -> bool:
-        with self._wanted:
-            while not self._closed and not self._waiters and time.monotonic() - self._idle_since > LINGER_SECONDS:
-                self._awake = False
-                if not self._waiters:  # asked again: expect() looks at _awake after it has added its waiter
-                    self._wanted.wait()
-                self._idle_since = time.monotonic()
-            self._awake = True
-            return not self._closed
-
-    def _read_once(self) -> None:
-        if self._connection is None:
-            self._connection = self._link.connect(answer_timeout=READ_SECONDS + 2)
-        connection = self._connection
-        connection.send_command("BLPOP", self._key, READ_SECONDS)
-        answer = connection.read_response()
-        if answer is None:
-            return
-        self._deliver(answer[1])
-        if len(self._waiters) > 1:
-            connection.send_command("LPOP", self._key, BATCH)
-            for payload in connection.read_response() or ():
-                self._deliver(payload)
+                    self._line.drop()
+                    self._line.sleep(min(left, RETRY_SECONDS))
+        finally:
+            with self._door:
+                self._reader = None
+                closed = self._closed
+            if closed:
+                self._line.close()
 
     def _deliver(self, payload: bytes) -> None:
         try:
@@ -125,22 +134,118 @@ class RedisMailbox:
         except Exception as error:
             logger.exception("the reply to call %s cannot be understood", reply.id)
             waiter.answer(Outcome(error=error))
-        if not self._waiters:
-            self._idle_since = time.monotonic()
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+
+class _RedisWaiter(LocalWaiter):
+    """A caller that may read for all."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self, mailbox: RedisMailbox, service: str, request: Any) -> None:
+        super().__init__(service, request)
+        self._mailbox = mailbox
+
+    def wait(self, timeout: float) -> Outcome | None:
+        self._mailbox.wait_for(self, timeout)
+        return self.outcome
+
+    def answer(self, outcome: Outcome) -> None:
+        super().answer(outcome)
+        self._mailbox.answered(self)
+
+
+class _ReadLine:
+    """The connection on which the stream is read. Used by one thread at a time; poke() by any."""
+
+    def __init__(self, link: RedisLink, key: str) -> None:
+        self._link = link
+        self._key = key
+        self._read_up_to = "0-0"
+        self._trims = False
+        """There is something to be taken out of the stream."""
+        self._connection: Any = None
+        self._asked_at: float | None = None
+        """Monotonic time of the question that is under way."""
+        self._answers = 0
+        """Answers that are to come before the one to that question."""
+        self._wakes, self._pokes = os.pipe()
+        os.set_blocking(self._wakes, False)
+        os.set_blocking(self._pokes, False)
+        self._poll = select.poll()
+        self._poll.register(self._wakes, select.POLLIN)
+        self._socket: int | None = None
+
+    def read(self, timeout: float) -> Iterable[bytes]:
+        """Replies that are there or come within `timeout` seconds; none after a poke. Raises redis-py's errors."""
+        if self._asked_at is None:
+            self._ask()
+        assert self._asked_at is not None
+        patience = self._asked_at + READ_SECONDS + DEAD_AFTER - time.monotonic()
+        ready = {file for file, _ in self._poll.poll(max(0.0, min(timeout, patience)) * 1000)}
+        if self._wakes in ready:
+            self._drain()
+        if self._socket in ready:
+            return self._answer()
+        if patience <= 0:
+            raise OSError("no answer to a blocking read in time")
+        return ()
+
+    def _ask(self) -> None:
+        if self._connection is None:
+            self._connection = self._link.connect(answer_timeout=READ_SECONDS + DEAD_AFTER)
+            self._socket = self._connection._sock.fileno()
+            self._poll.register(self._socket, select.POLLIN)
+        commands: list[tuple[Any, ...]] = []
+        if self._trims:
+            commands.append(("XTRIM", self._key, "MINID", _after(self._read_up_to)))
+        block = READ_SECONDS * 1000
+        commands.append(("XREAD", "COUNT", BATCH, "BLOCK", block, "STREAMS", self._key, self._read_up_to))
+        self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+        self._asked_at, self._answers = time.monotonic(), len(commands) - 1
+
+    def _answer(self) -> list[bytes]:
+        for _ in range(self._answers):
+            self._connection.read_response()
+        self._trims = False
+        found = self._connection.read_response()
+        self._asked_at = None
+        entries = found[0][1] if found else []
+        if entries:
+            self._read_up_to, self._trims = entries[-1][0].decode(), True
+        return [fields[1] for _, fields in entries if fields]
+
+    def sleep(self, seconds: float) -> None:
+        """Until a poke, at most."""
+        self._poll.poll(seconds * 1000)
+        self._drain()
+
+    def poke(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._pokes, b"x")
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakes, 1024)
+
+    def drop(self) -> None:
+        """The connection is no good. What was to be taken out is taken out over the next one."""
+        connection, self._connection, self._asked_at = self._connection, None, None
+        self._trims = self._read_up_to != "0-0"
+        if self._socket is not None:
+            self._poll.unregister(self._socket)
+            self._socket = None
         if connection is not None:
             connection.disconnect()
 
+    def close(self) -> None:
+        self.drop()
+        for file in (self._wakes, self._pokes):
+            if file >= 0:
+                os.close(file)
+        self._wakes = self._pokes = -1
 
-def _interrupt(connection: Any) -> None:
-    """End a blocking read from outside."""
-    import socket
 
-    sock = getattr(connection, "_sock", None)
-    if sock is not None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+def _after(entry: str) -> str:
+    """The smallest id of a stream that is greater than this one."""
+    milliseconds, _, sequence = entry.partition("-")
+    return f"{milliseconds}-{int(sequence) + 1}"

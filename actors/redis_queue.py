@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError
@@ -29,7 +29,7 @@ from seawall.actors.queue_store import (
     Settlement,
     Standing,
 )
-from seawall.actors.record import Malformed, decode_progress, decode_reply, encode
+from seawall.actors.record import Malformed, Progress, decode_progress, decode_reply, encode
 from seawall.actors.redis_wake import WakeLine
 from seawall.actors.replies import Mailbox, Outcome, from_reply, to_reply
 from seawall.actors.service import service_of_queue
@@ -44,12 +44,14 @@ logger = logging.getLogger("seawall.queue")
 REPORT_LIFETIME = 5.0
 #: Seconds that a dead letter is kept.
 DEAD_LIFETIME = 7 * 24 * 3600.0
+#: Plain calls, and bytes of their payloads, that one script accepts; a script must stay short.
+BATCH_CALLS, BATCH_BYTES = 200, 256 * 1024
 #: Calls that one sweep treats at the most; a script must stay short.
 SWEEP_LIMIT = 500
 
 _SCRIPTS = {
     name: load_script("seawall.actors", name, prelude="queue")
-    for name in ("put", "fetch", "settle", "beat", "leave", "cancel", "look", "sweep", "dead")
+    for name in ("put", "turn", "beat", "leave", "cancel", "look", "sweep", "dead")
 }
 
 
@@ -64,48 +66,65 @@ class RedisQueue:
         self._lease_ms = int(lease * 1000)
         self._dead_ms = int(dead_lifetime * 1000)
         self._wake = WakeLine(link, self._prefix)
-        self._fetcher = uuid.uuid4().hex
+        self._fetcher = uuid.uuid4().hex[:12]
         self._fetches = itertools.count(1)
-        self._answered = 0
-        self._fetching = threading.Lock()
+        self._unheard: dict[str, list[str]] = {}
+        """Fetches whose answers did not come, by label: the queues that they asked."""
+        self._clock: tuple[int, float] | None = None
+        """The server's time in ms in its last answer to a fetch, and the monotonic time of its coming."""
 
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
-        answers = self._link.try_many([(_SCRIPTS["put"], self._put_arguments(put)) for put in puts])
-        return [_accepted(put, answer) for put, answer in zip(puts, answers, strict=True)]
+        batches = [list(batch) for batch in _batches(puts)]
+        answers = self._link.try_many([(_SCRIPTS["put"], self._put_arguments(batch)) for batch in batches])
+        return [one for batch, answer in zip(batches, answers, strict=True) for one in _accepted(batch, answer)]
 
-    def _put_arguments(self, put: Put) -> list[Argument]:
-        return [
-            self._prefix,
-            put.queue,
-            put.id,
-            put.payload,
-            _ms(put.delay),
-            _ms(put.expires_in),
-            put.coalesce,
-            put.cap,
-        ]
-
-    def fetch(self, groups: Sequence[Group]) -> Fetched:
-        with self._fetching:
-            number = next(self._fetches)
-            now_ms, next_ms, *rows = self._link.run(_SCRIPTS["fetch"], *self._fetch_arguments(number, groups))
-            self._answered = number
-        now = now_ms / 1000
-        return Fetched(tuple(_delivery(row, now) for row in rows), next_ms / 1000 if next_ms >= 0 else None, now)
-
-    def _fetch_arguments(self, number: int, groups: Sequence[Group]) -> list[Argument]:
-        arguments: list[Argument] = [self._prefix, self._fetcher, number, self._answered]
-        arguments += [self._lease_ms, POISON_DEATHS, len(groups)]
-        arguments += [group.free for group in groups]
-        wants = [(want, position) for position, group in enumerate(groups, 1) for want in group.wants]
-        arguments.append(len(wants))
-        for want, position in wants:
-            arguments += [want.queue, want.gate, want.limit, position]
+    def _put_arguments(self, batch: Sequence[Put]) -> list[Argument]:
+        first, plain = batch[0], len(batch) > 1
+        hand = self._lease_ms if first.hand else 0
+        arguments: list[Argument] = [self._prefix, first.queue, first.cap, hand, int(plain), _ms(first.expires_in)]
+        for put in batch:
+            arguments += (put.id, put.payload) if plain else (put.id, put.payload, _ms(put.delay), put.coalesce)
         return arguments
 
+    def fetch(self, groups: Sequence[Group]) -> Fetched:
+        return self._turn(("", "", "", "", "", "", "", ""), groups, POISON_DEATHS)[1]
+
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        head: list[Argument] = [self._prefix, _VERBS[type(settlement)], delivery.queue, delivery.id, delivery.token]
-        return bool(self._link.run(_SCRIPTS["settle"], *head, *_settlement_arguments(delivery, settlement)))
+        return self.settle_and_fetch(delivery, settlement, ())[0]
+
+    def settle_and_fetch(
+        self, delivery: Delivery, settlement: Settlement, groups: Sequence[Group]
+    ) -> tuple[bool, Fetched]:
+        head = (_VERBS[type(settlement)], delivery.queue, delivery.id, delivery.token)
+        return self._turn((*head, *_settlement_arguments(delivery, settlement)), groups, 0)
+
+    def _turn(self, ending: Sequence[Argument], groups: Sequence[Group], poison: int) -> tuple[bool, Fetched]:
+        if not groups:
+            return bool(self._link.run(_SCRIPTS["turn"], self._prefix, *ending, "", 0, 0, 0, 0, 0)[0]), Fetched()
+        label, unheard = f"{self._fetcher}.{next(self._fetches)}", self._unheard.copy()
+        queues = [want.queue for group in groups for want in group.wants]
+        arguments: list[Argument] = [self._prefix, *ending, label, self._latest(), self._lease_ms, poison]
+        arguments += _unheard_arguments(unheard)
+        arguments += _group_arguments(groups)
+        try:
+            settled, now_ms, due_ms, *rows = self._link.run(_SCRIPTS["turn"], *arguments)
+        except BrokerUnavailable as error:
+            if error.written:
+                self._unheard[label] = queues
+            raise
+        for heard in unheard:
+            self._unheard.pop(heard, None)
+        self._clock = (now_ms, time.monotonic())
+        now = now_ms / 1000
+        deliveries = tuple(_delivery(queues[row[0] - 1], row, now) for row in rows)
+        return bool(settled), Fetched(deliveries, tuple(ms / 1000 if ms >= 0 else None for ms in due_ms))
+
+    def _latest(self) -> int:
+        """Server time in ms at which a fetch that is sent now will have been given up by us; 0 when we do not know it."""
+        if self._clock is None:
+            return 0
+        now_ms, heard_at = self._clock
+        return int(now_ms + (time.monotonic() - heard_at + self._link.answer_timeout) * 1000)
 
     def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
         arguments: list[Argument] = [self._prefix, worker, report, _ms(REPORT_LIFETIME), self._lease_ms]
@@ -190,8 +209,12 @@ class RedisQueue:
         names = ("msg", "prog", "tok", "deaths", "ready", "due", "lease", "exp", "co", "cokey", "wake")
         self._link.command("DEL", *[base + name for name in names])
 
-    def wait(self, queues: Sequence[str], timeout: float | None) -> None:
-        self._wake.wait(queues, timeout)
+    def wait(
+        self, queues: Sequence[str], timeout: float | None, has_room: Callable[[str], bool] = lambda queue: True
+    ) -> Sequence[Delivery]:
+        popped = self._wake.wait(queues, timeout, has_room)
+        handed = _handed(*popped) if popped is not None else None
+        return () if handed is None else (handed,)
 
     def rest(self, queues: Sequence[str]) -> None:
         self._wake.rest()
@@ -212,31 +235,79 @@ def _ms(seconds: float) -> int:
     return max(0, round(seconds * 1000))
 
 
-def _accepted(put: Put, answer: Any) -> Accepted | Exception:
+def _batches(puts: Sequence[Put]) -> Iterator[Sequence[Put]]:
+    """The calls in their order, cut into what one script takes: many plain ones that are alike, or any one."""
+    start = size = 0
+    for position, put in enumerate(puts):
+        size += len(put.payload)
+        full = position - start >= BATCH_CALLS or size > BATCH_BYTES
+        if position > start and (full or not _alike(puts[start], put)):
+            yield puts[start:position]
+            start, size = position, len(put.payload)
+    if puts:
+        yield puts[start:]
+
+
+def _alike(first: Put, put: Put) -> bool:
+    plain = not (first.delay or first.coalesce or put.delay or put.coalesce)
+    return plain and (first.queue, first.expires_in, first.cap) == (put.queue, put.expires_in, put.cap)
+
+
+def _accepted(batch: Sequence[Put], answer: Any) -> list[Accepted | Exception]:
+    """What became of a batch's calls. The script is one step: what it refuses as a whole, none of them got through."""
+    service = service_of_queue(batch[0].queue)
     if isinstance(answer, OutOfMemoryError):
-        return QueueFull("the broker is out of memory and takes no new calls", service=service_of_queue(put.queue))
+        return [QueueFull("the broker is out of memory and takes no new calls", service=service)] * len(batch)
     if isinstance(answer, BrokerUnavailable):
-        return answer
+        return [answer] * len(batch)
     if isinstance(answer, Exception):
-        return BrokerUnavailable(f"the broker refused the call: {answer}", service=service_of_queue(put.queue))
-    state, workers, replaced = answer
-    return Accepted(state >= 0, workers, replaced.decode())
+        return [BrokerUnavailable(f"the broker refused the call: {answer}", service=service)] * len(batch)
+    workers, *each = answer
+    if not each:
+        return [Accepted(True, workers)] * len(batch)
+    return [Accepted(state >= 0, workers, replaced.decode()) for state, replaced in each]
 
 
-def _delivery(row: list[Any], now: float) -> Delivery:
-    queue, id, token, deaths, payload, progress, trial = row
-    return Delivery(queue.decode(), id.decode(), token, deaths, payload, decode_progress(progress), bool(trial), now)
+def _unheard_arguments(unheard: Mapping[str, Sequence[str]]) -> list[Argument]:
+    arguments: list[Argument] = [len(unheard)]
+    for label, queues in unheard.items():
+        arguments += [label, len(queues), *queues]
+    return arguments
+
+
+def _group_arguments(groups: Sequence[Group]) -> list[Argument]:
+    arguments: list[Argument] = [len(groups)]
+    for group in groups:
+        arguments += [group.free, len(group.wants)]
+        for want in group.wants:
+            arguments += [want.queue, want.gate, want.limit]
+    return arguments
+
+
+def _delivery(queue: str, row: list[Any], now: float) -> Delivery:
+    _, id, token, deaths, payload, progress, trial, start_by = row
+    return Delivery(
+        queue, id.decode(), token, deaths, payload, decode_progress(progress), bool(trial), now, start_by / 1000
+    )
+
+
+def _handed(queue: str, element: bytes) -> Delivery | None:
+    """A call that was put into the wake list itself, as `queue.lua` has it; None for a mere token."""
+    if element[:1] != b"h":
+        return None
+    id, now_ms, start_by_ms, payload = element[1:].split(b"\n", 3)
+    return Delivery(queue, id.decode(), 1, 0, payload, Progress(), False, int(now_ms) / 1000, int(start_by_ms) / 1000)
 
 
 def _settlement_arguments(delivery: Delivery, settlement: Settlement) -> list[Argument]:
     match settlement:
         case Done(outcome, mailbox, keep):
             wanted = mailbox or keep or (outcome is not None and outcome.error is not None)
-            return [mailbox, _reply(delivery.id, outcome or Outcome()) if wanted else b"", _ms(keep)]
+            return [mailbox, _reply(delivery.id, outcome or Outcome()) if wanted else b"", _ms(keep), b""]
         case Later(delay, progress):
-            return [_ms(delay), encode(progress)]
+            return [_ms(delay), encode(progress), b"", b""]
         case Release(first, delay, released):
-            return [int(first), _ms(delay), encode(released) if released is not None else b""]
+            return [int(first), _ms(delay), encode(released) if released is not None else b"", b""]
         case Bury(reason, outcome, mailbox, progress):
             reply = _reply(delivery.id, outcome or Outcome(error=CallFailed("", reason=reason)))
             return [reason, mailbox, reply, encode(progress) if progress is not None else b""]

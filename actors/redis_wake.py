@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -26,105 +26,126 @@ __all__ = ["WakeLine"]
 POLL_SECONDS = 2
 #: Seconds beyond that without an answer, after which the connection counts as dead.
 DEAD_AFTER = 2.0
+#: What a wake list holds besides calls that are handed over.
+TOKEN = b"1"
+
+#: A queue, and what was in its wake list.
+Popped = tuple[str, bytes]
 
 
 class WakeLine:
-    """Used by one fetcher thread; only poke() may be called from others."""
+    """Used by one thread at a time; only poke() may be called by any other.
+
+    A pop stays under way between two sleeps. It may be on more queues than the next sleep is about: what it then brings
+    of another queue goes back to whoever has room for it.
+    """
 
     def __init__(self, link: RedisLink, prefix: str) -> None:
         self._link = link
         self._prefix = prefix
         self._own_list = f"{prefix}wake:{uuid.uuid4().hex}"
         self._connection: Any = None
-        self._armed: tuple[str, ...] = ()
+        self._armed: frozenset[str] = frozenset()
         self._armed_at = 0.0
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
+        self._socket: int | None = None
         self._poked = False
         self._lock = threading.Lock()
 
-    def wait(self, queues: Sequence[str], timeout: float | None) -> None:
-        """Sleep until a token, a poke, or `timeout` seconds. Raises BrokerUnavailable when the server is away."""
+    def wait(self, queues: Sequence[str], timeout: float | None, has_room: Callable[[str], bool]) -> Popped | None:
+        """Sleep until something is in a wake list, a poke, or `timeout` seconds. Raises BrokerUnavailable."""
         try:
-            self._wait(tuple(queues), timeout)
+            popped = self._wait(frozenset(queues), timeout)
+            return self._keep_or_pass_on(popped, has_room)
         except (RedisError, OSError) as error:
             self._disarm()
             raise BrokerUnavailable(f"lost the broker while waiting for work: {error}") from error
 
-    def _wait(self, queues: tuple[str, ...], timeout: float | None) -> None:
+    def _wait(self, queues: frozenset[str], timeout: float | None) -> Popped | None:
         if self._drain_pokes():
-            return
-        if queues and self._arm(queues):
-            return
-        sock = self._connection._sock if self._connection is not None else None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._reader, selectors.EVENT_READ)
-            if sock is not None and self._armed:
-                selector.register(sock, selectors.EVENT_READ)
-            limit = self._patience(timeout)
-            ready = selector.select(limit)
+            return None
+        if not queues <= self._armed and (popped := self._arm(queues)):
+            return popped
+        ready = [file for file, _ in self._poll.poll(self._patience(timeout) * 1000)]
         self._drain_pokes()
-        if self._armed and any(key.fileobj is sock for key, _ in ready):
-            self._keep_or_pass_on(self._take_answer(), queues)
-        elif self._armed and not ready and time.monotonic() - self._armed_at > POLL_SECONDS + DEAD_AFTER:
+        if self._armed and self._socket in ready:
+            return self._keep_or_pass_on(self._take_answer(), queues.__contains__)
+        if self._armed and not ready and time.monotonic() - self._armed_at > POLL_SECONDS + DEAD_AFTER:
             raise OSError("no answer to a blocking pop in time")
+        return None
 
     def _patience(self, timeout: float | None) -> float:
         left = self._armed_at + POLL_SECONDS + DEAD_AFTER + 0.1 - time.monotonic() if self._armed else POLL_SECONDS
         return max(0.0, left if timeout is None else min(left, timeout))
 
-    def _arm(self, queues: tuple[str, ...]) -> bool:
-        """Have a blocking pop on these queues under way. True when a token came in while an older one was ended."""
-        if self._armed == queues:
-            return False
-        woken = self._armed != () and self._end_pop(queues)
+    def _arm(self, queues: frozenset[str]) -> Popped | None:
+        """Have a blocking pop on these queues under way. Answers what an older one brought that had to be ended."""
+        if self._armed and (popped := self._end_pop(queues)):
+            return popped
+        connection = self._connected()
+        connection.send_command(
+            "BLPOP", self._own_list, *map(self._wake_list, sorted(queues)), POLL_SECONDS, check_health=False
+        )
+        self._armed, self._armed_at = queues, time.monotonic()
+        return None
+
+    def _connected(self) -> Any:
         if self._connection is None:
             self._connection = self._link.connect(answer_timeout=POLL_SECONDS + DEAD_AFTER)
-        self._connection.send_command("BLPOP", self._own_list, *map(self._wake_list, queues), POLL_SECONDS)
-        self._armed, self._armed_at = queues, time.monotonic()
-        return woken
+            self._socket = self._connection._sock.fileno()
+            self._poll.register(self._socket, select.POLLIN)
+        return self._connection
 
     def _wake_list(self, queue: str) -> str:
         return f"{self._prefix}q:{queue}:wake"
 
-    def _end_pop(self, queues: tuple[str, ...]) -> bool:
-        """End the pop that is under way. True when it had a token for one of these queues."""
+    def _end_pop(self, queues: frozenset[str]) -> Popped | None:
+        """End the pop that is under way. Answers what it had of one of these queues."""
         try:
             self._link.command("LPUSH", self._own_list, "1")
         except OutOfMemoryError:
-            self._disarm()
-            return True  # a token may have been lost with the connection: look
-        token = self._take_answer()
-        if token:
+            self._disarm()  # what it brings is lost with the connection, a call until its lease ends: look
+            return (min(queues), TOKEN) if queues else None
+        popped = self._take_answer()
+        if popped:
             self._link.command("DEL", self._own_list)
-        return self._keep_or_pass_on(token, queues)
+        return self._keep_or_pass_on(popped, queues.__contains__)
 
-    def _take_answer(self) -> str:
-        """Read what ended the pop: a queue's wake list, or empty."""
+    def _take_answer(self) -> Popped | None:
+        """Read what ended the pop: something of a queue's wake list, or nothing."""
         answer = self._connection.read_response()
-        self._armed = ()
-        name = answer[0].decode() if answer is not None else ""
-        return "" if name == self._own_list else name
+        self._armed = frozenset()
+        name = answer[0].decode() if answer is not None else self._own_list
+        if name == self._own_list:
+            return None
+        return name.removeprefix(f"{self._prefix}q:").removesuffix(":wake"), answer[1]
 
-    def _keep_or_pass_on(self, token: str, queues: tuple[str, ...]) -> bool:
-        """True for a token of one of these queues. Another one is for a fetcher that has room for that queue."""
-        if not token or token in map(self._wake_list, queues):
-            return bool(token)
+    def _keep_or_pass_on(self, popped: Popped | None, is_wanted: Callable[[str], bool]) -> Popped | None:
+        """What is of a queue that is wanted. Anything else is for a fetcher that has room for it."""
+        if popped is None or is_wanted(popped[0]):
+            return popped
+        queue, element = popped
         with contextlib.suppress(OutOfMemoryError):
-            self._link.command("LPUSH", token, "1")
-        return False
+            self._link.command("RPUSH" if element == TOKEN else "LPUSH", self._wake_list(queue), element)
+        return None
 
     def _disarm(self) -> None:
-        connection, self._connection, self._armed = self._connection, None, ()
+        connection, self._connection, self._armed = self._connection, None, frozenset()
+        if self._socket is not None:
+            self._poll.unregister(self._socket)
+            self._socket = None
         if connection is not None:
             connection.disconnect()
 
     def rest(self) -> None:
-        """The fetcher stops: let go of the connection, so that the next token wakes somebody else."""
+        """The fetcher stops: let go of the connection, so that what comes next wakes somebody else."""
         try:
             if self._armed:
-                self._end_pop(())
+                self._end_pop(frozenset())
         except (RedisError, OSError):
             pass  # away: the server ends the pop with the connection
         finally:
@@ -151,6 +172,7 @@ class WakeLine:
         self._disarm()
         with self._lock:
             if self._writer >= 0:
+                self._poll.unregister(self._reader)
                 os.close(self._reader)
                 os.close(self._writer)
                 self._reader = self._writer = -1

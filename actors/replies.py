@@ -7,16 +7,15 @@ only, from which the caller's side builds a real `requests.Response` or the exce
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from http.client import HTTPMessage
 from typing import Any, Protocol
 
 import requests
-from requests.cookies import MockRequest, MockResponse
-from requests.structures import CaseInsensitiveDict
 
 from seawall import errors
+from seawall.actors.answer import Answer, cookies_of, headers_of
 from seawall.actors.record import Reply
 from seawall.supervisor.breaker import Record
 
@@ -34,26 +33,60 @@ class Outcome:
 
 
 class LocalWaiter:
-    """One caller of this process that waits, and what it waits for."""
+    """What a call's caller waits for; several threads may. Safe for threads."""
 
-    __slots__ = ("_event", "_outcome", "callers", "request", "service")
+    __slots__ = ("_door", "_seats", "callers", "outcome", "request", "service")
 
     def __init__(self, service: str = "", request: Any = None) -> None:
         self.callers = 0
-        self._event = threading.Event()
-        self._outcome: Outcome | None = None
         self.service = service
         self.request = request
+        self.outcome: Outcome | None = None
+        self._door = threading.Lock()
+        self._seats: list[threading.Lock] = []
 
     def wait(self, timeout: float) -> Outcome | None:
         """The outcome, or None after `timeout` seconds."""
-        self._event.wait(max(0.0, timeout))
-        return self._outcome
+        seat = self.sit_down()
+        if seat is not None:
+            seat.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+            self.stand_up(seat)
+        return self.outcome
 
     def answer(self, outcome: Outcome) -> None:
-        if self._outcome is None:
-            self._outcome = outcome
-            self._event.set()
+        """The first outcome counts."""
+        with self._door:
+            if self.outcome is not None:
+                return
+            self.outcome = outcome
+        self.call_all()
+
+    def sit_down(self) -> threading.Lock | None:
+        """A place at which to wait: it can be acquired when there is something to do. None when the outcome is there."""
+        with self._door:
+            if self.outcome is not None:
+                return None
+            seat = threading.Lock()
+            seat.acquire()
+            self._seats.append(seat)
+            return seat
+
+    def stand_up(self, seat: threading.Lock) -> None:
+        with self._door:
+            if seat in self._seats:
+                self._seats.remove(seat)
+
+    def call_one(self) -> bool:
+        """Wake one of the threads that wait here. False when none does."""
+        with self._door:
+            if not self._seats:
+                return False
+            self._seats.pop().release()
+            return True
+
+    def call_all(self) -> None:
+        while self.call_one():
+            pass
 
 
 class Waiters:
@@ -66,9 +99,11 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def add(self, id: str, service: str, request: Any) -> LocalWaiter:
+    def add(self, id: str, make: Callable[[], LocalWaiter]) -> LocalWaiter:
         with self._lock:
-            waiter = self._waiters.setdefault(id, LocalWaiter(service, request))
+            waiter = self._waiters.get(id)
+            if waiter is None:
+                waiter = self._waiters[id] = make()
             waiter.callers += 1
             return waiter
 
@@ -86,6 +121,10 @@ class Waiters:
         """The call's waiter, to be answered."""
         with self._lock:
             return self._waiters.pop(id, None)
+
+    def all(self) -> list[LocalWaiter]:
+        with self._lock:
+            return list(self._waiters.values())
 
     def clear(self) -> None:
         with self._lock:
@@ -180,6 +219,8 @@ def _response_fields(response: requests.Response) -> dict[str, Any]:
 
 def _header_items(response: requests.Response) -> list[tuple[str, str]]:
     """Header lines one by one, so that two cookies stay two."""
+    if isinstance(response, Answer):
+        return [(_text(name), _text(value)) for name, value in response.fields]
     raw = getattr(response.raw, "headers", None)
     source = raw if hasattr(raw, "iteritems") else None
     lines = source.iteritems() if source is not None else response.headers.items()
@@ -209,32 +250,15 @@ def _response(reply: Reply, request: Any) -> requests.Response:
     response.status_code = reply.status
     response.reason = reply.reason
     response.url = reply.url
-    response.headers = CaseInsensitiveDict()
-    for name, value in reply.headers:
-        known = response.headers.get(name)
-        response.headers[name] = value if known is None else f"{known}, {value}"
+    response.headers = headers_of(reply.headers)
     response.encoding = requests.utils.get_encoding_from_headers(response.headers)
     response.elapsed = timedelta(seconds=reply.elapsed)
     response._content = reply.body
     response._content_consumed = True  # type: ignore[attr-defined]
     response.request = request
-    _add_cookies(response, reply)
+    if any(name.lower() == "set-cookie" for name, _ in reply.headers):
+        response.cookies = cookies_of(reply.headers, reply.url)
     return response
-
-
-def _add_cookies(response: requests.Response, reply: Reply) -> None:
-    """By the rules of requests itself: domain, path, expiry and all."""
-    lines = [value for name, value in reply.headers if name.lower() == "set-cookie"]
-    if not lines:
-        return
-    message = HTTPMessage()
-    for line in lines:
-        message.add_header("Set-Cookie", line)
-    try:
-        request = requests.Request("GET", reply.url).prepare()
-    except requests.RequestException:
-        return
-    response.cookies.extract_cookies(MockResponse(message), MockRequest(request))  # type: ignore[arg-type]
 
 
 def _error(reply: Reply, service: str, response: requests.Response | None) -> Exception | None:

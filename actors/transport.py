@@ -14,13 +14,11 @@ from importlib import metadata
 from typing import Any
 
 import requests
-from requests.hooks import default_hooks
-from requests.structures import CaseInsensitiveDict
 
-from seawall.actors.body import read_body
 from seawall.actors.deadline import until
 from seawall.actors.failures import WIRE_ERRORS, died_unanswered, mark_sent, translated
 from seawall.actors.lines import Lines
+from seawall.actors.outgoing import FieldsByName, Outgoing, by_name
 from seawall.actors.patched import is_patched, send_patched
 from seawall.actors.paths import base_of
 from seawall.actors.record import Call
@@ -35,11 +33,6 @@ __all__ = ["IDEMPOTENT", "OriginMismatch", "Transport"]
 
 #: Methods that may be sent again when it is not known whether they were sent (RFC 9110, 9.2.2).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
-#: What is asked for where the caller did not say: as requests does, but only encodings that the standard library
-#: decodes in bounded memory.
-_ACCEPT = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "Connection": "keep-alive"}
-#: The shortest time handed to a socket; 0 would mean something else.
-_LEAST_TIMEOUT = 0.001
 
 #: Path and query as they go on the wire: quoted already.
 _TARGET = re.compile(r"/[\x21-\x7e]*")
@@ -63,6 +56,7 @@ class Transport:
         self._log = logging.getLogger(service.logger_name)
         self._base, _ = base_of(service.origin, service.base_path)
         self._credentials = _basic_credentials(service.base_url)
+        self._never_the_calls = {"host", "transfer-encoding", *((token.header.lower(),) if token is not None else ())}
         self._lines: Lines | None = None
 
     def __repr__(self) -> str:
@@ -80,16 +74,17 @@ class Transport:
         if self._session_mode and is_patched():
             response: requests.Response = send_patched(self.service, self._base, call, original, secrets)
             return response
-        request = self._request(call)
+        request = self._outgoing(call)
         exchange = Exchange(until(call.timeout), alone=not _repeatable(call))
         try:
             with exchange.limit, exchange:
                 return self._through_redirects(call, request, secrets, exchange)
         except WIRE_ERRORS as error:
+            shown = request.prepared()
             if self._session_mode and not exchange.touched:
-                _hide_secrets(error, request)
+                _hide_secrets(error, shown)
                 raise
-            failure = translated(error, exchange, self.service, request, call.timeout)
+            failure = translated(error, exchange, self.service, shown, call.timeout)
         raise failure
 
     def close(self) -> None:
@@ -110,81 +105,65 @@ class Transport:
         except (OriginMismatch, TokenUnavailable) as error:
             mark_sent(error, False)
             raise
-        own = {name.lower() for name, _ in call.headers}
+        own = {name.lower() for name, _ in call.headers} if self._credentials else ()
         secrets = {name: value for name, value in self._credentials.items() if name.lower() not in own}
         return secrets | dict((token,) if token is not None else ())
 
-    def _request(self, call: Call) -> requests.PreparedRequest:
-        """The request as anybody may see it: without token and credentials."""
-        request = requests.PreparedRequest()
-        request.method, request.url, request.body = call.method, self._base + call.target, call.body
-        headers = CaseInsensitiveDict({"User-Agent": _user_agent(), **_ACCEPT})
-        headers.update(call.headers)
-        for name in ("Host", "Transfer-Encoding", self._token.header if self._token is not None else ""):
-            headers.pop(name, None)
+    def _outgoing(self, call: Call) -> Outgoing:
+        fields = _standard_fields() | by_name(call.headers)
+        for name in self._never_the_calls:
+            fields.pop(name, None)
         if call.body is not None:
-            headers["Content-Length"] = str(len(call.body))
-        request.headers = headers
-        request.hooks = default_hooks()
-        return request
+            fields["content-length"] = ("Content-Length", str(len(call.body)))
+        elif "content-length" in fields:
+            fields["content-length"] = ("Content-Length", "0")
+        return Outgoing(call.method, self._base + call.target, fields, call.body)
 
     def _through_redirects(
-        self, call: Call, request: requests.PreparedRequest, secrets: Mapping[str, str], exchange: Exchange
+        self, call: Call, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange
     ) -> requests.Response:
         history: list[requests.Response] = []
         while True:
-            response = self._answer(call, request, secrets, exchange)
+            response = self._sent(call, request, secrets, exchange)
             response.history = history
-            following = self._following(call, request, response)
+            if not (call.redirects and response.is_redirect):
+                return response
+            following = self._following(call, response)
             if following is None:
                 return response
             if len(history) == MAX_REDIRECTS:
                 raise requests.TooManyRedirects(f"Exceeded {MAX_REDIRECTS} redirects.", response=response)
             history = [*history, response]
-            request = following
+            request = Outgoing.of(following)
 
-    def _following(
-        self, call: Call, request: requests.PreparedRequest, response: requests.Response
-    ) -> requests.PreparedRequest | None:
-        if not call.redirects or not response.is_redirect:
-            return None
-        following = follow_up(request, response)
+    def _following(self, call: Call, response: requests.Response) -> requests.PreparedRequest | None:
+        """The request that a redirect asks for; None where it is not followed."""
+        following = follow_up(response.request, response)
         if following is None:
             self._log.warning(
                 "[%s] %s %s answered %d with a redirect to another origin, %s: not followed",
                 self.service.name,
-                request.method,
+                response.request.method,
                 path_only(call.target),
                 response.status_code,
                 path_only(response.headers["location"]),
             )
         return following
 
-    def _answer(
-        self, call: Call, request: requests.PreparedRequest, secrets: Mapping[str, str], exchange: Exchange
-    ) -> requests.Response:
-        secret = request.copy()
-        secret.headers.update(secrets)
-        response = self._sent(call, secret, exchange)
-        response.request = request
-        read_body(response, exchange.limit, self.service.max_response_bytes, self.service.name)
-        return response
-
-    def _sent(self, call: Call, request: requests.PreparedRequest, exchange: Exchange) -> requests.Response:
+    def _sent(self, call: Call, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange) -> requests.Response:
         """Send it, and once more where a kept connection turns out to have been closed by the other side."""
         try:
-            return self._once(call, request, exchange)
-        except requests.ConnectionError as error:
+            return self._once(call, request, secrets, exchange)
+        except WIRE_ERRORS as error:
             if not (exchange.reused and died_unanswered(error, exchange)):
                 raise
         self._log.debug("[%s] a kept connection was closed; sending on a new one", self.service.name)
         exchange.alone = True
-        return self._once(call, request, exchange)
+        return self._once(call, request, secrets, exchange)
 
-    def _once(self, call: Call, request: requests.PreparedRequest, exchange: Exchange) -> requests.Response:
-        left = exchange.limit.remaining or _LEAST_TIMEOUT
-        timeout = (min(call.connect_timeout, left), left)
-        return self._own_lines().send(request, timeout, by_session=self._session_mode)
+    def _once(self, call: Call, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange) -> requests.Response:
+        cap, name = self.service.max_response_bytes, self.service.name
+        return self._own_lines().send(request, secrets, exchange, call.connect_timeout, cap, name)
 
     def _own_lines(self) -> Lines:
         """This process's connections. Two threads that make them at once only waste one of the two.
@@ -194,7 +173,10 @@ class Transport:
         """
         lines = self._lines
         if lines is None or lines.pid != os.getpid():
-            lines = self._lines = Lines(self._base, self.service.concurrency, trust_env=self.service.trust_env)
+            service = self.service
+            lines = self._lines = Lines(
+                self._base, service.concurrency, trust_env=service.trust_env, by_session=self._session_mode
+            )
         return lines
 
 
@@ -215,6 +197,20 @@ def _hide_secrets(error: BaseException, request: requests.PreparedRequest) -> No
 
 
 @cache
+def _standard_fields() -> FieldsByName:
+    """What goes along where the caller did not say: as requests does, but only encodings that the standard library
+    decodes in bounded memory.
+    """
+    return by_name(
+        (
+            ("User-Agent", _user_agent()),
+            ("Accept", "*/*"),
+            ("Accept-Encoding", "gzip, deflate"),
+            ("Connection", "keep-alive"),
+        )
+    )
+
+
 def _user_agent() -> str:
     try:
         return f"seawall/{metadata.version('seawall')}"

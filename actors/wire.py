@@ -17,7 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionErr
 from seawall.actors.deadline import Deadline, until
 from seawall.actors.dial import dial
 
-__all__ = ["POOLS", "Exchange"]
+__all__ = ["POOLS", "Exchange", "Line"]
 
 #: Seconds after which an unused connection is not trusted any more: load balancers forget an idle one after 60 s or
 #: more, often without a word, and what is sent on it then vanishes.
@@ -65,7 +65,7 @@ class Exchange:
         self.answered = False
 
 
-class _Line(HTTPConnection):
+class Line(HTTPConnection):
     """A connection that reports to the thread's exchange and obeys its deadline."""
 
     _fresh = False
@@ -93,7 +93,7 @@ class _Line(HTTPConnection):
                 # A proxy's CONNECT goes through send() too, but holds nothing of the request.
                 exchange.sent = sent_before
         exchange.connecting = False
-        exchange.limit.guard(_plain(self.sock))
+        self.guard(exchange)
         # The time to connect is over; what is sent now has the attempt's whole time.
         self.sock.settimeout(exchange.limit.remaining or _AT_ONCE)
         self._fresh = True
@@ -121,7 +121,7 @@ class _Line(HTTPConnection):
         if exchange is not None:
             exchange.begins(reused=self.sock is not None and not self._fresh)
             if exchange.reused:
-                exchange.limit.guard(_plain(self.sock))
+                self.guard(exchange)
         self._fresh = False
         super().request(*args, **options)
         self._fresh = False
@@ -134,6 +134,10 @@ class _Line(HTTPConnection):
             exchange.sent = True
         super().send(data)
 
+    def guard(self, exchange: Exchange) -> None:
+        """Have the connection shut down when the exchange's time is over, whatever it is doing then."""
+        exchange.limit.guard(_plain(self.sock))
+
     def getresponse(self) -> Any:
         response = super().getresponse()
         if _local.exchange is not None:
@@ -141,7 +145,7 @@ class _Line(HTTPConnection):
         return response
 
 
-class _TlsLine(_Line, HTTPSConnection):
+class _TlsLine(Line, HTTPSConnection):
     """The same over TLS."""
 
 
@@ -187,7 +191,7 @@ class _Shelf:
 class _Pool(urllib3.HTTPConnectionPool):
     """Connections to one origin. One that goes back is out of its deadline's reach before another thread gets it."""
 
-    ConnectionCls = _Line
+    ConnectionCls = Line
     QueueCls = _Shelf  # type: ignore[assignment]  # urllib3 uses only the three methods above
 
     def _get_conn(self, timeout: float | None = None) -> Any:

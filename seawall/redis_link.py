@@ -87,6 +87,8 @@ class RedisLink:
     ) -> None:
         """`url` is redis://, rediss:// or unix://. Raises ConfigurationError if it cannot be understood."""
         self._url = url
+        self.answer_timeout = answer_timeout
+        """Seconds that an answer may take before its connection is given up."""
         self._connection_class, from_url = _read_url(url)
         self._options = {
             **from_url,

@@ -32,6 +32,7 @@ from seawall.actors.views import Views
 from seawall.errors import BrokerUnavailable
 from seawall.outage import Outage
 from seawall.supervisor.breaker import Record, State
+from seawall.workers.threads import HubWorker
 
 __all__ = ["CallWorker"]
 
@@ -41,8 +42,6 @@ logger = logging.getLogger("seawall.worker")
 BEAT_SECONDS = 1.0
 #: Seconds between two looks for a call to try a service with, once that is due.
 OFFER_SECONDS = 0.25
-#: Milliseconds after which Dramatiq's threads look up to see whether they shall stop.
-WORKER_TIMEOUT_MS = 500
 
 
 class CallWorker:
@@ -69,7 +68,7 @@ class CallWorker:
         self._observe = observe
         self._services: dict[str, Service] = {}
         self._transports: dict[str, Transport] = {}
-        self._worker: dramatiq.Worker | None = None
+        self._worker: HubWorker | None = None
         self._stopping = threading.Event()
         self._pulse: threading.Thread | None = None
         self._outage = Outage(logger, "the broker (heartbeat)")
@@ -121,12 +120,11 @@ class CallWorker:
                 return
             self._views.on_change(self._breaker_changed)
             threads = max(1, sum(service.concurrency for service in self._services.values()))
-            self._worker = dramatiq.Worker(self.broker, worker_timeout=WORKER_TIMEOUT_MS, worker_threads=threads)
+            self._worker = HubWorker(self.broker, worker_threads=threads)
             self._beat()
             self._pulse = threading.Thread(target=self._beat_for_ever, name="seawall-pulse", daemon=True)
             self._pulse.start()
             self._worker.start()
-            self.broker.hub.start()
 
     def stop(self, timeout: float) -> None:
         """Quiet, then wait up to `timeout` seconds for what runs, then give back what does not end. Safe twice."""
@@ -145,10 +143,7 @@ class CallWorker:
             logger.warning("%d running call(s) did not end in time; they go back to their queues", left)
         self.broker.hub.give_up()
         self._stopping.set()
-        for thread in worker.workers:
-            thread.stop()
-        for consumer in worker.consumers.values():
-            consumer.stop()
+        worker.let_go()
         for transport in self._transports.values():
             transport.close()
 

@@ -24,7 +24,7 @@ local stale = {}
 for position = 1, tonumber(ARGV[at]) do
   local Q, id, token = base(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   at = at + 3
-  if redis.call('HGET', Q .. 'tok', id) == token and redis.call('ZSCORE', Q .. 'lease', id) then
+  if token_of(Q, id) == token and redis.call('ZSCORE', Q .. 'lease', id) then
     redis.call('ZADD', Q .. 'lease', lease_until(lease, position), id)
   else
     stale[#stale + 1] = position

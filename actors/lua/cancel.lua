@@ -10,13 +10,13 @@ for position = 3, #ARGV do
   local id = ARGV[position]
   if redis.call('HEXISTS', Q .. 'msg', id) == 0 then
     answers[#answers + 1] = { -1, '' }
-  elseif redis.call('ZSCORE', Q .. 'lease', id) then
+  elseif redis.call('ZSCORE', Q .. 'lease', id) and not (is_waited(queue) and unhand(Q, id)) then
     answers[#answers + 1] = { 0, '' }
   else
     answers[#answers + 1] = { 1, redis.call('HGET', Q .. 'prog', id) or '' }
     forget(Q, id)
     if not is_waited(queue) then
-      conclude(id, verdict(id, 'cancelled', 'cancelled'), DONE_MS)
+      conclude(Q, id, verdict(id, 'cancelled', 'cancelled'), DONE_MS)
     end
   end
 end

@@ -39,6 +39,7 @@ elseif verb == 'replay' then
   end
   drop(id)
   redis.call('DEL', P .. 'done:' .. id)
+  redis.call('ZREM', Q .. 'ended', id)
   redis.call('HSET', Q .. 'msg', id, payload)
   redis.call('HSET', Q .. 'tok', id, whole(NOW))  -- no delivery of its earlier life has such a token
   if tonumber(ARGV[5]) > 0 then

@@ -22,7 +22,7 @@ if question == 'watch' then
     if redis.call('ZSCORE', Q .. 'dead', id) then
       return { 'done', verdict(id, 'dead', redis.call('HGET', Q .. 'dead:why', id) or '') }
     end
-    return { 'gone' }
+    return is_remembered(Q, id) and { 'done', '' } or { 'gone' }
   end
   redis.call('SADD', P .. 'watch:' .. id, ARGV[5])
   redis.call('PEXPIRE', P .. 'watch:' .. id, WATCH_MS)
@@ -44,14 +44,17 @@ elseif question == 'status' then
     return { 'dead', -1, redis.call('HGET', Q .. 'dead:prog', id) or '', redis.call('HGET', Q .. 'dead:why', id) or '' }
   end
   local done = redis.call('GET', P .. 'done:' .. id)
-  return { done and 'done' or 'gone', -1, '', done or '' }
+  return { (done or is_remembered(Q, id)) and 'done' or 'gone', -1, '', done or '' }
 elseif question == 'counts' then
   local answers = {}
   for position = 3, #ARGV do
     local Q = base(ARGV[position])
     local first = redis.call('ZRANGE', Q .. 'ready', 0, 0, 'WITHSCORES')
+    -- What was handed over and found nobody has a lease, and waits all the same.
+    local handed = redis.call('LLEN', Q .. 'wake') - (redis.call('LINDEX', Q .. 'wake', -1) == '1' and 1 or 0)
     answers[#answers + 1] = {
-      redis.call('ZCARD', Q .. 'ready'), redis.call('ZCARD', Q .. 'due'), redis.call('ZCARD', Q .. 'lease'),
+      redis.call('ZCARD', Q .. 'ready') + handed, redis.call('ZCARD', Q .. 'due'),
+      redis.call('ZCARD', Q .. 'lease') - handed,
       redis.call('ZCARD', Q .. 'dead'), workers_serving(Q),
       first[2] and math.max(0, NOW - math.floor(tonumber(first[2]) / 1000)) or 0,
     }

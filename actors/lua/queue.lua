@@ -5,7 +5,7 @@
 -- Keys of a queue, under <prefix>q:<queue>:
 --   msg    HASH  id -> payload            every call that is accepted and not yet settled; written once
 --   prog   HASH  id -> progress           attempts so far; only where there were some
---   tok    HASH  id -> number             deliveries; the newest one is the lease's token
+--   tok    HASH  id -> number[:label]     deliveries; the newest one is the lease's token, its label says which fetch it was of
 --   deaths HASH  id -> number             leases that ran out; only where some did
 --   ready  ZSET  id -> microseconds       may be fetched, oldest first
 --   due    ZSET  id -> ms                 not before this time
@@ -14,12 +14,14 @@
 --   co     HASH  coalesce key -> id       the newest waiting call with that key
 --   cokey  HASH  id -> coalesce key
 --   dead   ZSET  id -> ms of death, with dead:msg, dead:prog and dead:why (HASHes, id -> payload, progress, reason)
---   wake   LIST  at most a few tokens: somebody should fetch
+--   wake   LIST  what an idle fetcher waits for: calls that are handed to it at once (see hand), then a token "1" at the end:
+--                somebody should fetch
+--   ended  ZSET  id -> ms                 background calls that are over, remembered until then
 --   serving ZSET worker -> ms of its last heartbeat
 -- and under the prefix:
 --   queues SET of queue names · workers ZSET worker -> ms · worker:<id> STRING, its report
---   done:<id> STRING, how a background call ended, for a while · watch:<id> SET of mailboxes that want to know
---   mail:<process> LIST of replies · seen, grace: see touch() · fetched:<fetcher> STRING: see fetch.lua
+--   done:<id> STRING, how a background call ended, for a while, where that was to be kept · watch:<id> SET of mailboxes that want to know
+--   mail:<process> STREAM of replies, read and trimmed by that process · seen, grace: see touch()
 
 local P = ARGV[1]
 local TIME = redis.call('TIME')
@@ -36,6 +38,12 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- The number of a call's newest delivery, as text; nil before the first.
+local function token_of(Q, id)
+  local stored = redis.call('HGET', Q .. 'tok', id)
+  return stored and string.match(stored, '^%d+')
+end
+
 local function base(queue)
   return P .. 'q:' .. queue .. ':'
 end
@@ -46,9 +54,26 @@ end
 
 -- One token is enough: a fetcher that leaves work behind pushes the next one.
 local function wake(Q)
-  if redis.call('LLEN', Q .. 'wake') == 0 then
-    redis.call('LPUSH', Q .. 'wake', '1')
+  if redis.call('LINDEX', Q .. 'wake', -1) ~= '1' then
+    redis.call('RPUSH', Q .. 'wake', '1')
   end
+end
+
+-- A waited-for call that finds nobody before it goes into the wake list itself, under a lease already: whoever waits there
+-- has it without a fetch. Such an element is "h", id, milliseconds of now and of the latest start (0: any time), payload.
+local function hand(Q, id, latest, payload)
+  redis.call('LPUSH', Q .. 'wake', 'h' .. id .. '\n' .. whole(NOW) .. '\n' .. whole(latest) .. '\n' .. payload)
+end
+
+-- A handed call that nobody has popped yet was not started: take it out of the list. Answers whether it was there.
+local function unhand(Q, id)
+  local head = 'h' .. id .. '\n'
+  for _, element in ipairs(redis.call('LRANGE', Q .. 'wake', 0, -1)) do
+    if string.sub(element, 1, #head) == head then
+      return redis.call('LREM', Q .. 'wake', 1, element) == 1
+    end
+  end
+  return false
 end
 
 -- Call this first in whatever makes room. A server that is out of memory refuses a script whose first write may take some,
@@ -121,14 +146,19 @@ local function is_superseded(Q, id)
 end
 
 local function post(mailbox, reply)
-  redis.call('RPUSH', P .. 'mail:' .. mailbox, reply)
+  redis.call('XADD', P .. 'mail:' .. mailbox, '*', 'reply', reply)
   redis.call('PEXPIRE', P .. 'mail:' .. mailbox, MAIL_MS)
 end
 
--- The last word on a background call: remembered for `keep` ms (also so that a repeated put is no second call), and told
--- to everybody who watches. An empty reply is of a call that succeeded, whose result nobody asked to keep.
-local function conclude(id, reply, keep)
-  redis.call('SET', P .. 'done:' .. id, reply, 'PX', whole(math.max(keep, DONE_MS)))
+-- The last word on a background call: told to everybody who watches, and remembered for `keep` ms (also so that a repeated
+-- put is no second call). An empty reply is of a call that succeeded, whose result nobody asked to keep: nothing is.
+local function conclude(Q, id, reply, keep)
+  keep = math.max(keep, DONE_MS)
+  redis.call('ZREMRANGEBYSCORE', Q .. 'ended', '-inf', whole(NOW))
+  redis.call('ZADD', Q .. 'ended', whole(NOW + keep), id)
+  if reply ~= '' then
+    redis.call('SET', P .. 'done:' .. id, reply, 'PX', whole(keep))
+  end
   local watchers = redis.call('SMEMBERS', P .. 'watch:' .. id)
   if reply == '' and #watchers > 0 then
     reply = cmsgpack.pack({ id = id, error = 'result-expired', message = 'the call succeeded, its result was not kept' })
@@ -141,6 +171,10 @@ local function conclude(id, reply, keep)
   end
 end
 
+local function is_remembered(Q, id)
+  return tonumber(redis.call('ZSCORE', Q .. 'ended', id) or 0) > NOW
+end
+
 -- A reply written here rather than by a worker: how the call ended, and why.
 local function verdict(id, error, detail)
   return cmsgpack.pack({ id = id, error = error, detail = detail })
@@ -148,7 +182,7 @@ end
 
 local function replace(Q, id)
   forget(Q, id)
-  conclude(id, verdict(id, 'cancelled', 'replaced'), DONE_MS)
+  conclude(Q, id, verdict(id, 'cancelled', 'replaced'), DONE_MS)
 end
 
 local function bury(queue, Q, id, reason)
@@ -170,7 +204,7 @@ local function expire(queue, Q, id)
     forget(Q, id)
   else
     bury(queue, Q, id, 'expired')
-    conclude(id, verdict(id, 'dead', 'expired'), DONE_MS)
+    conclude(Q, id, verdict(id, 'dead', 'expired'), DONE_MS)
   end
 end
 
@@ -207,14 +241,17 @@ local function reap(queue, Q, poison, limit)
   for position = #late, 1, -1 do  -- the latest first, so that each goes in front of those that came after it
     local id = late[position]
     redis.call('ZREM', Q .. 'lease', id)
-    if is_superseded(Q, id) then
+    if is_waited(queue) and unhand(Q, id) then
+      make_first(Q, id)
+      returned = returned + 1
+    elseif is_superseded(Q, id) then
       replace(Q, id)
     elseif redis.call('HEXISTS', Q .. 'msg', id) == 1 then
       if redis.call('HINCRBY', Q .. 'deaths', id, 1) >= poison then
         local payload = redis.call('HGET', Q .. 'msg', id)
         bury(queue, Q, id, 'poison')
         tell_caller(payload, id, 'dead', 'poison')
-        conclude(id, verdict(id, 'dead', 'poison'), DONE_MS)
+        conclude(Q, id, verdict(id, 'dead', 'poison'), DONE_MS)
         poisoned = poisoned + 1
       else
         make_first(Q, id)

@@ -109,6 +109,7 @@ def every_value(redis: Any) -> Iterator[tuple[str, bytes]]:
         "list": lambda key: redis.lrange(key, 0, -1),
         "set": redis.smembers,
         "zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
+        "stream": redis.xrange,
     }
     for key in redis.scan_iter("*"):
         yield key.decode(), key + b" " + b" ".join(flat(read[redis.type(key).decode()](key)))

@@ -23,8 +23,9 @@ from seawall.actors.replies import Outcome
 from seawall.errors import BrokerUnavailable, QueueFull
 from seawall.redis_link import RedisLink, load_script
 from seawall.supervisor.breaker import State
-from tests.integration.stores import RedisStores, accept, answer, fake_time, fetch, ids, one
+from tests.integration.stores import RedisStores, accept, answer, fake_time, fetch, ids, one, server_time
 from tests.support import PrivateRedis, wait_until
+from tests.support.proxy import Proxy
 
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
 #: Seconds; everything typed happens within this time.
@@ -58,8 +59,7 @@ class TestConnections:
     @pytest.fixture
     def port(self, tmp_path: Path) -> Iterator[int]:
         """A server that is reached by TCP, and has a password."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            number = free.getsockname()[1]
+        number = _free_port()
         server = PrivateRedis(tmp_path, port=str(number))
         server.start()
         with server.client() as inside:
@@ -97,11 +97,12 @@ class TestConnections:
 
 class TestWhatIsLeftBehind:
     #: Sets and marks that stay: one per queue, worker or service, however many calls there were.
-    BOOKKEEPING = frozenset({"queues", "workers", "seen", "q:*:wake", "q:*:serving"})
+    BOOKKEEPING = frozenset({"queues", "workers", "seen", "q:*:wake", "q:*:serving", "q:*:ended"})
 
     def test_settled_calls_leave_only_what_expires(self, stores: RedisStores, inside: redis.Redis) -> None:
         box = stores.mailbox()
-        box.expect("nothing that comes")  # so that it reads
+        reader = threading.Thread(target=box.expect("nothing that comes").wait, args=(30,))
+        reader.start()  # it takes out what it has read
         for number in range(100):
             accept(stores.queue, WAITED, f"w{number}", expires_in=60)
             accept(stores.queue, BACKGROUND, f"b{number}", coalesce=f"p{number % 60}", expires_in=60, cap=1000)
@@ -110,13 +111,15 @@ class TestWhatIsLeftBehind:
         for letter in stores.queue.dead_letters(BACKGROUND, count=1000):
             assert stores.queue.purge(BACKGROUND, letter.id)
         stores.queue.leave("w", [WAITED, BACKGROUND])
-        wait_until(lambda: not inside.exists(f"test:mail:{box.address}"))
+        wait_until(lambda: inside.xlen(f"test:mail:{box.address}") == 0)
+        box.close()
+        reader.join()
         kept = {key for key in self._keys(inside) if inside.ttl(key) < 0}
         assert {self._shape(key) for key in kept} <= self.BOOKKEEPING
         expiring = Counter(self._shape(key) for key in self._keys(inside) - kept)
-        assert set(expiring) <= {"done:*", "fetched:*", "grace"}
+        assert set(expiring) <= {"done:*", "grace", "mail:*"}
+        assert expiring["mail:*"] == 1
         assert expiring["done:*"] <= 200
-        assert expiring["fetched:*"] == 1
 
     def _live_on(self, stores: RedisStores, mailbox: str) -> None:
         """Retry, release, bury, cancel and finish calls until none is left."""
@@ -151,10 +154,13 @@ class TestWhatIsLeftBehind:
         return f"{name.partition(':')[0]}:*" if ":" in name else name
 
     def test_fire_and_forget_keeps_no_results(self, stores: RedisStores, inside: redis.Redis) -> None:
-        accept(stores.queue, BACKGROUND, "a")
-        stores.queue.settle(one(stores.queue, BACKGROUND), Done(Outcome(response=answer(body=b"x" * 10_000))))
-        assert inside.get("test:done:a") == b""
-        assert 0 < inside.ttl("test:done:a") <= 60
+        def fire(id: str) -> int:
+            accept(stores.queue, BACKGROUND, id)
+            stores.queue.settle(one(stores.queue, BACKGROUND), Done(Outcome(response=answer(body=b"x" * 10_000))))
+            return inside.dbsize()
+
+        assert len({fire(f"c{number}") for number in range(50)}) == 1  # no key more than after the first one
+        assert 0 < inside.zscore(f"test:q:{BACKGROUND}:ended", "c9") / 1000 - server_time(stores.link)() <= 60
 
     def test_watchers_and_mail_expire(self, stores: RedisStores, inside: redis.Redis) -> None:
         accept(stores.queue, BACKGROUND, "a")
@@ -218,15 +224,50 @@ class TestWhatACallCosts:
     def test_a_thousand_callers_wait_on_one_connection(self, stores: RedisStores, inside: redis.Redis) -> None:
         box = stores.mailbox()
         before = inside.info("clients")["connected_clients"]
-        waiters = [box.expect(f"c{number}") for number in range(1000)]
-        wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
-        assert inside.info("clients")["connected_clients"] - before <= 1
-        with inside.pipeline(transaction=False) as pipe:
-            for number in range(1000):
-                pipe.rpush(f"test:mail:{box.address}", encode(Reply(id=f"c{number}", status=200)))
-            pipe.execute()
-        assert all(waiter.wait(5) is not None for waiter in waiters)
+        threads = threading.active_count()
+        with ThreadPoolExecutor(1000) as pool:
+            waiting = [pool.submit(box.expect(f"c{number}").wait, 30) for number in range(1000)]
+            wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
+            assert inside.info("clients")["connected_clients"] - before == 1
+            assert threading.active_count() - threads <= 1000
+            with inside.pipeline(transaction=False) as pipe:
+                for number in range(1000):
+                    pipe.xadd(f"test:mail:{box.address}", {"reply": encode(Reply(id=f"c{number}", status=200))})
+                pipe.execute()
+            assert all(one.result(5) is not None for one in waiting)
         assert box.waiting() == 0
+
+    def test_a_caller_that_has_its_answer_lets_another_one_read(self, stores: RedisStores, inside: redis.Redis) -> None:
+        """Whatever ends the reader's wait: its reply, its patience, or an answer of this very process."""
+        box = stores.mailbox()
+        with ThreadPoolExecutor(4) as pool:
+            waiting = {}
+            for name, patience in (("replied", 30), ("refused", 30), ("impatient", 0.05), ("last", 30)):
+                waiters = box.expect(name)
+                waiting[name] = pool.submit(waiters.wait, patience)
+                if name == "refused":
+                    refused = waiters
+            wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
+            self._post(inside, box.address, "replied")
+            assert waiting["replied"].result(5) is not None
+            refused.answer(Outcome())
+            assert waiting["refused"].result(5) is not None
+            assert waiting["impatient"].result(5) is None
+            self._post(inside, box.address, "last")
+            assert waiting["last"].result(5) is not None
+
+    @staticmethod
+    def _post(inside: redis.Redis, address: str, id: str) -> None:
+        inside.xadd(f"test:mail:{address}", {"reply": encode(Reply(id=id, status=200))})
+
+    def test_a_mailbox_that_closes_keeps_nobody(self, stores: RedisStores) -> None:
+        box = stores.mailbox()
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(box.expect(f"c{number}").wait, 30) for number in range(3)]
+            wait_until(lambda: box.waiting() == 3)
+            box.close()
+            box.close()
+            assert [one.result(5) for one in waiting] == [None] * 3
 
 
 class TestScripts:
@@ -238,7 +279,7 @@ class TestScripts:
         assert inside.info("commandstats")["cmdstat_eval"]["calls"] >= 1
         assert ids(fetch(stores.queue, BACKGROUND)) == ["a", "b", "c", "d"]
 
-    @pytest.mark.parametrize(("script", "argument"), [("settle", "no such verb"), ("look", "x"), ("dead", "x")])
+    @pytest.mark.parametrize(("script", "argument"), [("turn", "no such verb"), ("look", "x"), ("dead", "x")])
     def test_an_unknown_verb_is_an_error(self, stores: RedisStores, script: str, argument: str) -> None:
         accept(stores.queue, BACKGROUND, "a")
         delivery = one(stores.queue, BACKGROUND)
@@ -294,23 +335,49 @@ class TestOutage:
         assert ids(fetch(fragile.queue, BACKGROUND)) == ["before", "a"]
         assert fetch(fragile.queue, BACKGROUND) == []
 
-    def test_calls_handed_out_into_a_freeze_are_not_lost_to_it(self, own_redis: PrivateRedis) -> None:
-        """The frozen server carries out every fetch that gave up waiting; no worker has died of it."""
+    def test_a_fetch_that_was_given_up_hands_out_nothing(self, own_redis: PrivateRedis) -> None:
+        """The thawed server carries out the fetch that it was sent; nobody is there to take what it would hand out."""
         stores = RedisStores(own_redis.url, lease=30, patience=0.2)
-        for number in range(12):
-            accept(stores.queue, BACKGROUND, f"c{number:02}")
-        assert ids(fetch(stores.queue, BACKGROUND, free=1)) == ["c00"]
-        own_redis.freeze()
-        for _ in range(2):
-            with pytest.raises(BrokerUnavailable):
+        for number in range(6):
+            accept(stores.queue, BACKGROUND, f"c{number}")
+        assert ids(fetch(stores.queue, BACKGROUND, free=1)) == ["c0"]
+        with own_redis.client() as inside:
+            before = _evaluations(inside)
+            own_redis.freeze()
+            with pytest.raises(BrokerUnavailable) as caught:
                 fetch(stores.queue, BACKGROUND, free=4)
-        own_redis.thaw()
-        wait_until(lambda: stores.another().counts([BACKGROUND])[0].leased > 1)
-        found = fetch(stores.queue, BACKGROUND, free=20, limit=20)
-        assert ids(found) == [f"c{number:02}" for number in range(1, 12)]
-        assert {one.deaths for one in found} == {0}
-        assert fetch(stores.queue, BACKGROUND) == []
+            assert caught.value.written
+            own_redis.thaw()
+            wait_until(lambda: _evaluations(inside) == before + 1)
+        assert stores.another().counts([BACKGROUND])[0].leased == 1
+        assert ids(fetch(stores.queue, BACKGROUND)) == [f"c{number}" for number in range(1, 6)]
         stores.close()
+
+    @pytest.mark.parametrize("lost", [1, 3])
+    def test_calls_whose_answer_was_lost_go_back_in_order(self, own_redis: PrivateRedis, lost: int) -> None:
+        """They were handed out, and no worker has died of it."""
+        with own_redis.client() as inside:
+            inside.config_set("port", free := _free_port())
+        with Proxy("127.0.0.1", free) as proxy:
+            stores = RedisStores(f"redis://127.0.0.1:{proxy.port}/0", lease=30, patience=0.3)
+            for number in range(12):
+                accept(stores.queue, BACKGROUND, f"c{number:02}")
+            heard = one(stores.queue, BACKGROUND, free=1)
+            for _ in range(lost):
+                assert stores.queue.counts([WAITED])[0].ready == 0  # it is connected
+                proxy.swallow.set()
+                with pytest.raises(BrokerUnavailable) as caught:
+                    fetch(stores.queue, BACKGROUND, free=3)
+                assert caught.value.written
+                proxy.swallow.clear()
+            assert stores.another().counts([BACKGROUND])[0].leased == 1 + 3
+            found = fetch(stores.queue, BACKGROUND, free=20, limit=20)
+            assert sorted(ids(found)) == [f"c{number:02}" for number in range(1, 12)]
+            assert ids(found)[:3] == ["c01", "c02", "c03"]
+            assert {one.deaths for one in found} == {0}
+            assert stores.queue.settle(heard, Done())
+            assert fetch(stores.queue, BACKGROUND) == []
+            stores.close()
 
     def test_a_reply_that_came_while_the_mailbox_was_cut_off_is_read_later(
         self, own_redis: PrivateRedis, fragile: RedisStores
@@ -318,12 +385,29 @@ class TestOutage:
         box = fragile.mailbox()
         accept(fragile.queue, WAITED, "a")
         delivery = one(fragile.queue, WAITED)
-        waiter = box.expect("a")
-        with own_redis.client() as inside:
+        with own_redis.client() as inside, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(box.expect("a").wait, 5)
             wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
             inside.client_kill_filter(_type="normal", skipme=True)
             fragile.queue.settle(delivery, Done(Outcome(response=answer()), box.address))
-        assert waiter.wait(5) is not None
+            assert waiting.result(5) is not None
+
+    def test_a_reply_that_was_lost_on_its_way_is_sent_again(self, own_redis: PrivateRedis) -> None:
+        """The server has given it out, and nobody got it."""
+        with own_redis.client() as inside:
+            inside.config_set("port", free := _free_port())
+            with Proxy("127.0.0.1", free) as proxy, ThreadPoolExecutor(1) as pool:
+                stores = RedisStores(f"redis://127.0.0.1:{proxy.port}/0", lease=30)
+                box = stores.mailbox()
+                waiting = pool.submit(box.expect("a").wait, 10)
+                wait_until(lambda: inside.info("clients")["blocked_clients"] == 1)
+                proxy.swallow.set()
+                inside.xadd(f"test:mail:{box.address}", {"reply": encode(Reply(id="a", status=200))})
+                wait_until(lambda: inside.info("clients")["blocked_clients"] == 0)
+                proxy.swallow.clear()
+                proxy.cut()
+                assert waiting.result(5) is not None
+                stores.close()
 
     def test_a_server_that_is_gone_is_typed_and_nothing_was_written(
         self, own_redis: PrivateRedis, fragile: RedisStores
@@ -361,6 +445,15 @@ class TestOutage:
             list(pool.map(put, range(8)))
         assert len(took) == 8
         assert max(took) < TYPED + 0.2  # a busy machine is late now and then
+
+
+def _evaluations(inside: redis.Redis) -> int:
+    return int(inside.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 class _Stubborn(socketserver.ThreadingTCPServer):

@@ -157,13 +157,19 @@ def _readable(path: Path) -> bool:
 
 
 def _everything_stored(url: str) -> dict[bytes, Any]:
-    readers = {b"string": "GET", b"list": "LRANGE", b"hash": "HGETALL", b"set": "SMEMBERS", b"zset": "ZRANGE"}
+    readers: dict[bytes, tuple[Any, ...]] = {
+        b"string": ("GET",),
+        b"list": ("LRANGE", 0, -1),
+        b"hash": ("HGETALL",),
+        b"set": ("SMEMBERS",),
+        b"zset": ("ZRANGE", 0, -1),
+        b"stream": ("XRANGE", "-", "+"),
+    }
     found = {}
     with redis.Redis.from_url(url) as server:
         for key in server.scan_iter():
-            kind = server.type(key)
-            limits = (0, -1) if kind in (b"list", b"zset") else ()
-            found[key] = server.execute_command(readers[kind], key, *limits)
+            command, *limits = readers[server.type(key)]
+            found[key] = server.execute_command(command, key, *limits)
     return found
 
 

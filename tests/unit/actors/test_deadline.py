@@ -131,15 +131,16 @@ def test_a_connection_is_out_of_reach_before_it_goes_back_to_its_pool(pair: Pair
 
 
 def test_no_thread_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the watcher an attempt would be unbounded, so it does not begin."""
+    """Without the watcher a socket would be unguarded, so it is not used."""
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(deadline, "_watcher", deadline._Watcher())
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(OSError, match="no thread can be started"), until(1):
-        pass
+    one, other = socket.socketpair()
+    with one, other, until(1) as limit, pytest.raises(OSError, match="no thread can be started"):
+        limit.guard(one)
 
 
 def test_a_deadline_in_the_past() -> None:

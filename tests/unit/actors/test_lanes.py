@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seawall.actors.lanes import BACKGROUND_TURN, Lane, plain_lane, service_lane
+from seawall.actors.queue_store import Group
 
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
 
@@ -14,12 +15,20 @@ def lane(concurrency: int = 4) -> Lane:
     return service_lane("chroma", concurrency, gated=True)
 
 
+def asked(lane: Lane) -> Group | None:
+    """What a lane would fetch now, by a fetch that brings nothing."""
+    group = lane.ask()
+    if group is not None:
+        lane.answered(group)
+    return group
+
+
 def test_a_services_lane_has_its_two_queues_and_its_gate() -> None:
     assert lane().queues == (WAITED, BACKGROUND)
-    group = lane().group()
+    group = asked(lane())
     assert group is not None
     assert [(want.queue, want.gate) for want in group.wants] == [(WAITED, ""), (BACKGROUND, "chroma")]
-    open_group = service_lane("chroma", 4, gated=False).group()
+    open_group = asked(service_lane("chroma", 4, gated=False))
     assert open_group is not None
     assert {want.gate for want in open_group.wants} == {""}
 
@@ -40,7 +49,7 @@ def test_a_single_slot_serves_both() -> None:
     single = lane(1)
     assert single.background_room == 1
     single.take(BACKGROUND)
-    assert single.group() is None
+    assert asked(single) is None
     assert single.open_queues() == []
 
 
@@ -48,11 +57,11 @@ def test_waited_for_calls_may_take_every_slot() -> None:
     busy = lane(3)
     for _ in range(3):
         busy.take(WAITED)
-    assert (busy.free, busy.background_room, busy.group()) == (0, 0, None)
+    assert (busy.free, busy.background_room, asked(busy)) == (0, 0, None)
 
 
 def test_one_fetch_in_eight_serves_the_background_first() -> None:
-    turns = [lane.group() for lane in [lane()] for _ in range(BACKGROUND_TURN * 2)]
+    turns = [asked(lane) for lane in [lane()] for _ in range(BACKGROUND_TURN * 2)]
     firsts = [group.wants[0].queue for group in turns if group is not None]
     assert firsts.count(BACKGROUND) == 2
     assert firsts.index(BACKGROUND) == BACKGROUND_TURN - 1
@@ -66,7 +75,7 @@ def test_a_full_background_has_no_turn() -> None:
     busy = lane(2)
     busy.take(BACKGROUND)
     for _ in range(BACKGROUND_TURN * 2):
-        group = busy.group()
+        group = asked(busy)
         assert group is not None
         assert group.wants[0].queue == WAITED
         assert group.wants[1].limit == 0
@@ -74,7 +83,7 @@ def test_a_full_background_has_no_turn() -> None:
 
 def test_a_plain_queue_has_slots_and_nothing_else() -> None:
     plain = plain_lane("mail", 2)
-    group = plain.group()
+    group = asked(plain)
     assert group is not None
     assert [(want.queue, want.gate, want.limit) for want in group.wants] == [("mail", "", 2)]
     assert plain.open_queues() == ["mail"]
@@ -83,21 +92,65 @@ def test_a_plain_queue_has_slots_and_nothing_else() -> None:
     assert plain.open_queues() == []
 
 
-@given(st.integers(1, 9), st.lists(st.sampled_from(["take waited", "take background", "end waited", "end background"])))
+def test_slots_that_a_fetch_has_asked_for_are_promised() -> None:
+    """Threads fetch side by side; together they get no more than there is."""
+    busy = lane(4)
+    busy.take(WAITED)
+    first = busy.ask()
+    assert first is not None
+    assert (first.free, busy.free, busy.ask()) == (3, 0, None)
+    after = busy.ask_after(WAITED)
+    assert after is not None
+    assert after.free == 1
+    assert busy.ask() is None
+    busy.answered(first)
+    assert busy.free == 2
+    busy.give_back(WAITED)
+    busy.answered(after)
+    assert busy.free == 4
+
+
+def test_a_lane_is_hungry_once_it_is_full() -> None:
+    busy = lane(3)
+    busy.take(BACKGROUND)
+    assert not busy.hungry
+    busy.take(BACKGROUND)
+    assert busy.hungry
+
+
+STEPS = [
+    "take waited",
+    "take background",
+    "end waited",
+    "end background",
+    "ask",
+    "answer",
+    "swap waited",
+    "swap background",
+]
+
+
+@given(st.integers(1, 9), st.lists(st.sampled_from(STEPS)))
 def test_slots_are_never_overdrawn(concurrency: int, steps: list[str]) -> None:
-    """Whatever comes and goes: a lane that takes what it asked for stays within its bounds."""
-    busy = lane(concurrency)
+    """Whatever comes and goes: what runs and what is asked for stay within the bounds together."""
+    busy, asks = lane(concurrency), list[Group]()
     for step in steps:
-        verb, kind = step.split()
+        verb, _, kind = step.partition(" ")
         queue = WAITED if kind == "waited" else BACKGROUND
         if verb == "end" and busy.busy.get(queue, 0):
             busy.give_back(queue)
-        elif verb == "take" and queue in busy.open_queues():
+        elif verb == "take" and busy.has_room(queue):
             busy.take(queue)
-        assert 0 <= busy.free <= concurrency
+        elif verb == "ask" and (group := busy.ask()) is not None:
+            asks.append(group)
+        elif verb == "swap" and busy.busy.get(queue, 0) and (group := busy.ask_after(queue)) is not None:
+            busy.give_back(queue)
+            asks.append(group)
+        elif verb == "answer" and asks:
+            busy.answered(asks.pop())
+        assert sum(busy.busy.values()) + sum(group.free for group in asks) + busy.free == concurrency
+        assert busy.free >= 0
         assert 0 <= busy.background_room <= busy.free
         assert busy.busy.get(BACKGROUND, 0) <= max(1, concurrency - 1)
-        group = busy.group()
-        assert (group is None) == (busy.free == 0)
-        if group is not None:
+        for group in asks:
             assert all(want.limit <= group.free for want in group.wants)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from unittest.mock import MagicMock
 
@@ -13,7 +14,7 @@ from seawall import errors
 from seawall.actors.record import Reply, decode_reply, encode
 from seawall.actors.replies import LocalWaiter, Outcome, Waiters, from_reply, given_up, to_reply
 from seawall.supervisor.breaker import Record, State
-from tests.support import Answer, CountingService
+from tests.support import Answer, CountingService, wait_until
 
 
 def crossed(outcome: Outcome, *, request: object = None) -> Outcome:
@@ -221,13 +222,21 @@ class TestWaiters:
         assert outcome.attempts == 1
         thread.join()
 
+    def test_everybody_who_waits_is_woken(self) -> None:
+        waiter = LocalWaiter()
+        with ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(waiter.wait, 5) for _ in range(4)]
+            wait_until(lambda: len(waiter._seats) == 4)
+            waiter.answer(outcome := Outcome())
+            assert [one.result(5) for one in waiting] == [outcome] * 4
+
     def test_patience_ends(self) -> None:
         assert LocalWaiter().wait(0.001) is None
         assert LocalWaiter().wait(-5) is None
 
     def test_threads_that_wait_for_one_call_share_the_answer(self) -> None:
         waiters = Waiters()
-        first, second = waiters.add("a", "Chroma", None), waiters.add("a", "Chroma", None)
+        first, second = waiters.add("a", LocalWaiter), waiters.add("a", LocalWaiter)
         assert len(waiters) == 1
         taken = waiters.take("a")
         assert taken is not None
@@ -237,8 +246,8 @@ class TestWaiters:
 
     def test_one_that_gives_up_does_not_take_the_other_with_it(self) -> None:
         waiters = Waiters()
-        waiters.add("a", "", None)
-        waiters.add("a", "", None)
+        waiters.add("a", LocalWaiter)
+        waiters.add("a", LocalWaiter)
         waiters.leave("a")
         assert len(waiters) == 1
         waiters.leave("a")
