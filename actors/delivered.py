@@ -29,17 +29,45 @@ class LocalCall:
 
 
 class Delivered(MessageProxy):
-    """Dramatiq's view of a delivery. Without a settlement, acknowledging it gives it back."""
+    """Dramatiq's view of a delivery. Without a settlement, acknowledging it gives it back.
+
+    A call is its own message: what Dramatiq asks for are attributes, and a Message is made of it only when one is needed.
+    """
 
     def __init__(
-        self, delivery: Delivery, message: Any, *, call: Call | None = None, original: dict[str, Any] | None = None
+        self,
+        delivery: Delivery,
+        message: Any = None,
+        *,
+        call: Call | None = None,
+        original: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        self.failed = False
+        self._exception: BaseException | None = None
         self.delivery = delivery
         self.call = call
         self.original = original
         self.settlement: Settlement | None = None
         self.reason = "rejected"
+        if message is not None:
+            self._message = message
+        else:
+            self.queue_name = self.actor_name = delivery.queue
+            self.message_id = delivery.id
+            self.args, self.kwargs, self.options = (self,), {}, {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_message":
+            self._message = dramatiq.Message(
+                queue_name=self.queue_name,
+                actor_name=self.actor_name,
+                args=self.args,
+                kwargs=self.kwargs,
+                options=self.options,
+                message_id=self.message_id,
+            )
+            return self._message
+        return super().__getattr__(name)
 
     @property
     def message(self) -> Delivered:
@@ -49,6 +77,8 @@ class Delivered(MessageProxy):
     def let_go(self) -> None:
         """It is settled. Dramatiq's thread keeps the message until its next one; what it carried is not kept with it."""
         self.settlement = self.original = self._exception = None
+        if self.call is not None:
+            self.args = ()
 
     # A delivery equals itself only. Dramatiq compares messages, and a call's message has the delivery among its arguments.
     __eq__ = object.__eq__
@@ -68,25 +98,12 @@ def decode_delivery(delivery: Delivery, known: Callable[[str], bool]) -> Deliver
     """
     payload = delivery.payload
     if isinstance(payload, LocalCall):
-        return _call(delivery, payload.call, payload.original)
+        return Delivered(delivery, call=payload.call, original=payload.original)
     if payload[:1] == b"{":
         return Delivered(delivery, _dramatiq_message(delivery))
     if not known(delivery.queue):
         raise Malformed("a call record on a queue that serves no service")
-    return _call(delivery, decode_call(payload), None)
-
-
-def _call(delivery: Delivery, call: Call, original: dict[str, Any] | None) -> Delivered:
-    delivered = Delivered(delivery, None, call=call, original=original)
-    delivered._message = dramatiq.Message(
-        queue_name=delivery.queue,
-        actor_name=delivery.queue,
-        args=(delivered,),
-        kwargs={},
-        options={},
-        message_id=delivery.id,
-    )
-    return delivered
+    return Delivered(delivery, call=decode_call(payload))
 
 
 def _dramatiq_message(delivery: Delivery) -> dramatiq.Message[Any]:

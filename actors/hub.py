@@ -316,42 +316,44 @@ class Hub:
         return settled
 
     def _settle_once(self, delivery: Delivery, settlement: Settlement, taker: str | None) -> bool:
-        lane, group = self._lane_of[delivery.queue], None
+        lane, queue, key = self._lane_of[delivery.queue], delivery.queue, _key(delivery)
+        group = None
         with self._lock:
-            if taker is not None and lane.hungry and not (self._quiet or self._suspects or self._alone is not None):
-                group = lane.ask_after(delivery.queue)
+            may_fetch = not (self._quiet or self._suspects or self._alone is not None)
+            if taker is not None and lane.hungry and may_fetch and key in self._held:
+                group = lane.swap(queue)
             if group is not None:
                 self._fetches += 1
         if group is None:
             return self._store.settle(delivery, settlement)
-        fetched: Fetched | None = None
         try:
             settled, fetched = self._store.settle_and_fetch(delivery, settlement, [group])
-            self._give_back_slot(delivery)
-            return settled
-        finally:
-            self._arrived([lane], [group], fetched, taker)
+        except BaseException:
             with self._lock:
-                self._fetches -= 1
-                self._left.notify_all()
-
-    def _give_back_slot(self, delivery: Delivery) -> bool:
-        """False when it was given back before."""
-        key = _key(delivery)
+                lane.swap_failed(queue, group)
+                self._fetch_is_over()
+            raise
         with self._lock:
+            self._held.pop(key, None)
             self._settling.discard(key)
-            if self._held.pop(key, None) is None:
-                return False
-            self._lane_of[delivery.queue].give_back(delivery.queue)
-            return True
+        self._arrived([lane], [group], fetched, taker)
+        with self._lock:
+            self._fetch_is_over()
+        return settled
+
+    def _fetch_is_over(self) -> None:
+        self._fetches -= 1
+        self._left.notify_all()
 
     def _free(self, delivery: Delivery) -> None:
-        given_back = self._give_back_slot(delivery)
+        """Give its slot back, unless that was done in the same step, and have the fetcher look where there is reason to."""
         lane, key = self._lane_of[delivery.queue], _key(delivery)
         with self._lock:
-            wanted = (
-                (given_back and lane.hungry) or bool(self._suspects) or self._alone == key or self._oversleeps(lane)
-            )
+            self._settling.discard(key)
+            held = self._held.pop(key, None) is not None
+            if held:
+                lane.give_back(delivery.queue)
+            wanted = (held and lane.hungry) or bool(self._suspects) or self._alone == key or self._oversleeps(lane)
             if self._alone == key:
                 self._alone = None
         if wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from seawall.actors.queue_store import Group, Want
 from seawall.actors.service import queue_names
@@ -22,7 +22,10 @@ class Lane:
     waited: str = ""
     background: str = ""
     gate: str = ""
-    busy: dict[str, int] = field(default_factory=dict)
+    busy: int = 0
+    """Slots in which calls run, or are about to."""
+    busy_background: int = 0
+    """Those of background calls."""
     promised: int = 0
     """Slots that a fetch which is under way has asked calls for."""
     hungry: bool = False
@@ -37,14 +40,15 @@ class Lane:
 
     @property
     def free(self) -> int:
-        return self.concurrency - sum(self.busy.values()) - self.promised
+        return self.concurrency - self.busy - self.promised
 
     @property
     def background_room(self) -> int:
         """Free slots that background calls may take: one stays reserved for waited-for calls where there are several."""
+        free = self.free
         if not self.waited or self.concurrency == 1:
-            return self.free
-        return max(0, min(self.free, self.concurrency - 1 - self.busy.get(self.background, 0)))
+            return free
+        return max(0, min(free, self.concurrency - 1 - self.busy_background))
 
     def has_room(self, queue: str) -> bool:
         return (self.free if queue == self.waited else self.background_room) > 0
@@ -57,15 +61,21 @@ class Lane:
         """What to fetch now, None when every slot is taken. The slots are promised until `answered`."""
         return self._ask(self.free)
 
-    def ask_after(self, ending: str) -> Group | None:
-        """What to fetch into the slot of a call of the queue `ending` that is about to end.
+    def swap(self, ending: str) -> Group | None:
+        """What to fetch into the slot of a call of the queue `ending` that is about to end; the slot is given back by this.
 
         A slot that stays reserved is left to the fetcher, which sleeps for it.
         """
-        self.busy[ending] -= 1
+        self.give_back(ending)
         group = self._ask(min(self.free, max(1, self.background_room)))
-        self.busy[ending] += 1
+        if group is None:
+            self._count(ending)
         return group
+
+    def swap_failed(self, ending: str, group: Group) -> None:
+        """The call did not end after all."""
+        self.answered(group)
+        self._count(ending)
 
     def _ask(self, free: int) -> Group | None:
         room = min(self.background_room, free)
@@ -86,12 +96,19 @@ class Lane:
         self.promised -= group.free
 
     def take(self, queue: str) -> None:
-        self.busy[queue] = self.busy.get(queue, 0) + 1
+        self._count(queue)
         if self.background_room <= 0:
             self.hungry = True
 
+    def _count(self, queue: str) -> None:
+        self.busy += 1
+        if queue == self.background:
+            self.busy_background += 1
+
     def give_back(self, queue: str) -> None:
-        self.busy[queue] -= 1
+        self.busy -= 1
+        if queue == self.background:
+            self.busy_background -= 1
 
 
 def service_lane(key: str, concurrency: int, *, gated: bool) -> Lane:

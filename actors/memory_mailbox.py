@@ -20,6 +20,10 @@ class MemoryMailbox:
     def address(self) -> str:
         return self._address
 
+    @property
+    def mark(self) -> str:
+        return ""
+
     def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
         return self._waiters.add(id, lambda: LocalWaiter(service, request))
 

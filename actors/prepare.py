@@ -16,6 +16,7 @@ from requests.exceptions import InvalidHeader, InvalidJSONError
 
 from seawall.actors.options import check_options
 from seawall.actors.paths import check_stays, url_of
+from seawall.actors.prepare_plain import Plain, prepare_plain
 from seawall.actors.service import Service, split_timeout
 from seawall.actors.token import DEFAULT_TOKEN_HEADER
 from seawall.errors import RequestTooLarge
@@ -25,6 +26,7 @@ __all__ = ["Prepared", "prepare"]
 #: Methods that get an idempotency key: the others may be repeated as they are.
 _KEYED = frozenset({"POST", "PATCH"})
 IDEMPOTENCY_KEY = "Idempotency-Key"
+_LOWER_KEY = IDEMPOTENCY_KEY.lower()
 #: Headers that hold credentials; a queue does not, unless the service allows it by name.
 _CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
 #: Headers that belong to whoever sends.
@@ -82,32 +84,43 @@ def prepare(
     """
     check_options(options)
     connect_timeout, timeout = split_timeout(options["timeout"]) if "timeout" in options else service.timeout
+    made = prepare_plain(service, method, path, options, token_header)
+    if made is None:
+        log = logger or logging.getLogger(service.logger_name)
+        made = _prepare_fully(service, method, path, options, token_header, log)
+    if made.method in _KEYED and not any(name.lower() == _LOWER_KEY for name, _ in made.headers):
+        made.headers.append((IDEMPOTENCY_KEY, call_id))
+    prepared = Prepared(
+        method=made.method,
+        target=made.target,
+        headers=tuple(made.headers),
+        body=made.body,
+        connect_timeout=connect_timeout,
+        timeout=timeout,
+        # requests.head() does not follow redirects either.
+        redirects=bool(options.get("allow_redirects", made.method != "HEAD")),
+        original={**options, "url": made.url},
+    )
+    _check_size(prepared, service)
+    return prepared
+
+
+def _prepare_fully(
+    service: Service, method: str, path: str, options: Mapping[str, Any], token_header: str, logger: logging.Logger
+) -> Plain:
+    """By requests' own preparation, and its errors."""
     request = requests.PreparedRequest()
     request.prepare_method(_checked_method(method))
-    verb = request.method or ""
     url = url_of(service, path)
     request.prepare_url(url, options.get("params"))
     check_stays(service, request.url or "")
     request.prepare_headers(_own_headers(options.get("headers")))
-    _drop_token(request, service, token_header, logger or logging.getLogger(service.logger_name))
+    _drop_token(request, service, token_header, logger)
     _check_headers(request, service)
     _prepare_cookies(request, options.get("cookies"), service)
     body = _prepared_body(request, options)
-    if verb in _KEYED:
-        request.headers.setdefault(IDEMPOTENCY_KEY, call_id)
-    prepared = Prepared(
-        method=verb,
-        target=request.path_url,
-        headers=tuple((str(name), _text(value)) for name, value in request.headers.items()),
-        body=body,
-        connect_timeout=connect_timeout,
-        timeout=timeout,
-        # requests.head() does not follow redirects either.
-        redirects=bool(options.get("allow_redirects", verb != "HEAD")),
-        original={**options, "url": url},
-    )
-    _check_size(prepared, service)
-    return prepared
+    headers = [(str(name), _text(value)) for name, value in request.headers.items()]
+    return Plain(request.method or "", url, request.path_url, headers, body)
 
 
 def _checked_method(method: str) -> str:

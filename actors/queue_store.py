@@ -54,6 +54,9 @@ class Put:
     cap: int = 0
     hand: bool = False
     """May be handed to an idle fetcher on the spot (a waited-for call, of a service without a bound across workers)."""
+    mailbox: str = ""
+    mark: str = ""
+    """The caller's mailbox, and how far it has read it: what lies before goes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class RedisMailbox:
     def address(self) -> str:
         return self._address
 
+    @property
+    def mark(self) -> str:
+        return self._line.mark
+
     def expect(self, id: str, *, service: str = "", request: Any = None) -> LocalWaiter:
         return self._waiters.add(id, lambda: _RedisWaiter(self, service, request))
 
@@ -161,19 +165,21 @@ class _ReadLine:
         self._link = link
         self._key = key
         self._read_up_to = "0-0"
-        self._trims = False
-        """There is something to be taken out of the stream."""
         self._connection: Any = None
         self._asked_at: float | None = None
         """Monotonic time of the question that is under way."""
-        self._answers = 0
-        """Answers that are to come before the one to that question."""
         self._wakes, self._pokes = os.pipe()
         os.set_blocking(self._wakes, False)
         os.set_blocking(self._pokes, False)
         self._poll = select.poll()
         self._poll.register(self._wakes, select.POLLIN)
         self._socket: int | None = None
+
+    @property
+    def mark(self) -> str:
+        """The smallest id that has not been read; empty when nothing was."""
+        milliseconds, _, sequence = self._read_up_to.partition("-")
+        return f"{milliseconds}-{int(sequence) + 1}" if milliseconds != "0" else ""
 
     def read(self, timeout: float) -> Iterable[bytes]:
         """Replies that are there or come within `timeout` seconds; none after a poke. Raises redis-py's errors."""
@@ -195,24 +201,19 @@ class _ReadLine:
             self._connection = self._link.connect(answer_timeout=READ_SECONDS + DEAD_AFTER)
             self._socket = self._connection._sock.fileno()
             self._poll.register(self._socket, select.POLLIN)
-        commands: list[tuple[Any, ...]] = []
-        if self._trims:
-            commands.append(("XTRIM", self._key, "MINID", _after(self._read_up_to)))
-        block = READ_SECONDS * 1000
-        commands.append(("XREAD", "COUNT", BATCH, "BLOCK", block, "STREAMS", self._key, self._read_up_to))
-        self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
-        self._asked_at, self._answers = time.monotonic(), len(commands) - 1
+        milliseconds = READ_SECONDS * 1000
+        self._connection.send_command(
+            "XREAD", "COUNT", BATCH, "BLOCK", milliseconds, "STREAMS", self._key, self._read_up_to, check_health=False
+        )
+        self._asked_at = time.monotonic()
 
     def _answer(self) -> list[bytes]:
-        for _ in range(self._answers):
-            self._connection.read_response()
-        self._trims = False
         found = self._connection.read_response()
         self._asked_at = None
+        # After a silence from the start again: a server whose clock was set back counts from an earlier time.
         entries = found[0][1] if found else []
-        if entries:
-            self._read_up_to, self._trims = entries[-1][0].decode(), True
-        return [fields[1] for _, fields in entries if fields]
+        self._read_up_to = entries[-1][0].decode() if entries else "0-0"
+        return [fields[1] for _, fields in entries]
 
     def sleep(self, seconds: float) -> None:
         """Until a poke, at most."""
@@ -220,7 +221,7 @@ class _ReadLine:
         self._drain()
 
     def poke(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(OSError):
             os.write(self._pokes, b"x")
 
     def _drain(self) -> None:
@@ -228,9 +229,9 @@ class _ReadLine:
             os.read(self._wakes, 1024)
 
     def drop(self) -> None:
-        """The connection is no good. What was to be taken out is taken out over the next one."""
+        """The connection is no good. What it was about to bring comes over the next one."""
         connection, self._connection, self._asked_at = self._connection, None, None
-        self._trims = self._read_up_to != "0-0"
+        self._read_up_to = "0-0"  # the next server may be another one
         if self._socket is not None:
             self._poll.unregister(self._socket)
             self._socket = None
@@ -243,9 +244,3 @@ class _ReadLine:
             if file >= 0:
                 os.close(file)
         self._wakes = self._pokes = -1
-
-
-def _after(entry: str) -> str:
-    """The smallest id of a stream that is greater than this one."""
-    milliseconds, _, sequence = entry.partition("-")
-    return f"{milliseconds}-{int(sequence) + 1}"

@@ -6,10 +6,10 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from seawall.actors.queue_store import (
     LEASE,
@@ -34,7 +34,7 @@ from seawall.actors.redis_wake import WakeLine
 from seawall.actors.replies import Mailbox, Outcome, from_reply, to_reply
 from seawall.actors.service import service_of_queue
 from seawall.errors import BrokerUnavailable, CallFailed, QueueFull, ResultExpired
-from seawall.redis_link import Argument, RedisLink, load_script
+from seawall.redis_link import Argument, RedisLink, Script, load_script
 
 __all__ = ["RedisQueue"]
 
@@ -46,12 +46,14 @@ REPORT_LIFETIME = 5.0
 DEAD_LIFETIME = 7 * 24 * 3600.0
 #: Plain calls, and bytes of their payloads, that one script accepts; a script must stay short.
 BATCH_CALLS, BATCH_BYTES = 200, 256 * 1024
-#: Calls that one sweep treats at the most; a script must stay short.
-SWEEP_LIMIT = 500
+#: Calls that one sweep, and one look for dead workers' calls, treats at the most; a script must stay short.
+SWEEP_LIMIT, REAP_LIMIT = 500, 100
+#: Part of a lease after which a fetch looks for dead workers' calls again.
+REAP_SHARE = 0.2
 
 _SCRIPTS = {
     name: load_script("seawall.actors", name, prelude="queue")
-    for name in ("put", "turn", "beat", "leave", "cancel", "look", "sweep", "dead")
+    for name in ("put", "turn", "again", "reap", "expire", "beat", "leave", "cancel", "look", "sweep", "dead")
 }
 
 
@@ -68,6 +70,7 @@ class RedisQueue:
         self._wake = WakeLine(link, self._prefix)
         self._fetcher = uuid.uuid4().hex[:12]
         self._fetches = itertools.count(1)
+        self._reap_at = 0.0
         self._unheard: dict[str, list[str]] = {}
         """Fetches whose answers did not come, by label: the queues that they asked."""
         self._clock: tuple[int, float] | None = None
@@ -81,13 +84,19 @@ class RedisQueue:
     def _put_arguments(self, batch: Sequence[Put]) -> list[Argument]:
         first, plain = batch[0], len(batch) > 1
         hand = self._lease_ms if first.hand else 0
-        arguments: list[Argument] = [self._prefix, first.queue, first.cap, hand, int(plain), _ms(first.expires_in)]
+        arguments: list[Argument] = [self._prefix, first.mailbox, first.mark, first.queue, first.cap, hand]
+        arguments += [int(plain), _ms(first.expires_in)]
         for put in batch:
             arguments += (put.id, put.payload) if plain else (put.id, put.payload, _ms(put.delay), put.coalesce)
         return arguments
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:
-        return self._turn(("", "", "", "", "", "", "", ""), groups, POISON_DEATHS)[1]
+        before: list[tuple[Script, Sequence[Argument]]] = []
+        if groups and time.monotonic() >= self._reap_at:
+            self._reap_at = time.monotonic() + self._lease_ms / 1000 * REAP_SHARE
+            queues = dict.fromkeys(want.queue for group in groups for want in group.wants)
+            before = [(_SCRIPTS["reap"], [self._prefix, self._lease_ms, POISON_DEATHS, REAP_LIMIT, *queues])]
+        return self._turn(_NOTHING_ENDED, groups, before)[1]
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         return self.settle_and_fetch(delivery, settlement, ())[0]
@@ -95,29 +104,49 @@ class RedisQueue:
     def settle_and_fetch(
         self, delivery: Delivery, settlement: Settlement, groups: Sequence[Group]
     ) -> tuple[bool, Fetched]:
-        head = (_VERBS[type(settlement)], delivery.queue, delivery.id, delivery.token)
-        return self._turn((*head, *_settlement_arguments(delivery, settlement)), groups, 0)
-
-    def _turn(self, ending: Sequence[Argument], groups: Sequence[Group], poison: int) -> tuple[bool, Fetched]:
+        head = (delivery.queue, delivery.id, delivery.token)
+        if isinstance(settlement, Done):
+            return self._turn((*head, *_done_arguments(delivery, settlement)), groups)
+        again = [self._prefix, _VERBS[type(settlement)], *head, *_again_arguments(delivery, settlement)]
         if not groups:
-            return bool(self._link.run(_SCRIPTS["turn"], self._prefix, *ending, "", 0, 0, 0, 0, 0)[0]), Fetched()
-        label, unheard = f"{self._fetcher}.{next(self._fetches)}", self._unheard.copy()
+            return bool(self._link.run(_SCRIPTS["again"], *again)), Fetched()
+        settled, fetched = self._turn(_NOTHING_ENDED, groups, [(_SCRIPTS["again"], again)])
+        return settled, fetched
+
+    def _turn(
+        self,
+        ended: Sequence[Argument],
+        groups: Sequence[Group],
+        before: Sequence[tuple[Script, Sequence[Argument]]] = (),
+    ) -> tuple[bool, Fetched]:
+        """Settle and fetch in one round trip, `before` first. Answers what came of the settlement, wherever it was."""
+        label, unheard = f"{self._fetcher}.{next(self._fetches)}", self._unheard.copy() if groups else {}
         queues = [want.queue for group in groups for want in group.wants]
-        arguments: list[Argument] = [self._prefix, *ending, label, self._latest(), self._lease_ms, poison]
+        arguments: list[Argument] = [self._prefix, *ended, label, self._latest(), self._lease_ms]
         arguments += _unheard_arguments(unheard)
         arguments += _group_arguments(groups)
         try:
-            settled, now_ms, due_ms, *rows = self._link.run(_SCRIPTS["turn"], *arguments)
+            *earlier, turn = self._link.run_many([*before, (_SCRIPTS["turn"], arguments)])
         except BrokerUnavailable as error:
-            if error.written:
+            if error.written and groups:
                 self._unheard[label] = queues
             raise
         for heard in unheard:
             self._unheard.pop(heard, None)
+        settled, now_ms, due_ms, overdue, *rows = turn
         self._clock = (now_ms, time.monotonic())
-        now = now_ms / 1000
-        deliveries = tuple(_delivery(queues[row[0] - 1], row, now) for row in rows)
-        return bool(settled), Fetched(deliveries, tuple(ms / 1000 if ms >= 0 else None for ms in due_ms))
+        deliveries = tuple(_delivery(queues[row[0] - 1], row, now_ms / 1000) for row in rows)
+        if overdue:
+            self._expire({queues[number - 1] for number in overdue})
+        due_in = tuple(ms / 1000 if ms >= 0 else None for ms in due_ms)
+        return bool(earlier[0] if earlier else settled), Fetched(deliveries, due_in)
+
+    def _expire(self, queues: Iterable[str]) -> None:
+        """A fetch has met calls whose time is over. Should this fail, the next sweep finds them."""
+        try:
+            self._link.run_many([(_SCRIPTS["expire"], [self._prefix, queue, SWEEP_LIMIT]) for queue in queues])
+        except (BrokerUnavailable, ResponseError) as error:
+            logger.debug("calls whose time is over were left to a sweep: %s", error)
 
     def _latest(self) -> int:
         """Server time in ms at which a fetch that is sent now will have been given up by us; 0 when we do not know it."""
@@ -227,7 +256,8 @@ class RedisQueue:
         self._wake.close()
 
 
-_VERBS: dict[type, str] = {Done: "done", Later: "later", Release: "release", Bury: "bury"}
+_VERBS: dict[type, str] = {Later: "later", Release: "release", Bury: "bury"}
+_NOTHING_ENDED: tuple[Argument, ...] = ("", "", "", "", "", "")
 _CANCELLED: dict[int, Any] = {1: "cancelled", 0: "running", -1: "unknown"}
 
 
@@ -299,15 +329,18 @@ def _handed(queue: str, element: bytes) -> Delivery | None:
     return Delivery(queue, id.decode(), 1, 0, payload, Progress(), False, int(now_ms) / 1000, int(start_by_ms) / 1000)
 
 
-def _settlement_arguments(delivery: Delivery, settlement: Settlement) -> list[Argument]:
+def _done_arguments(delivery: Delivery, done: Done) -> list[Argument]:
+    outcome = done.outcome or Outcome()
+    wanted = done.mailbox or done.keep or outcome.error is not None
+    return [done.mailbox, _reply(delivery.id, outcome) if wanted else b"", _ms(done.keep)]
+
+
+def _again_arguments(delivery: Delivery, settlement: Later | Release | Bury) -> list[Argument]:
     match settlement:
-        case Done(outcome, mailbox, keep):
-            wanted = mailbox or keep or (outcome is not None and outcome.error is not None)
-            return [mailbox, _reply(delivery.id, outcome or Outcome()) if wanted else b"", _ms(keep), b""]
         case Later(delay, progress):
-            return [_ms(delay), encode(progress), b"", b""]
+            return [_ms(delay), encode(progress)]
         case Release(first, delay, released):
-            return [int(first), _ms(delay), encode(released) if released is not None else b"", b""]
+            return [int(first), _ms(delay), encode(released) if released is not None else b""]
         case Bury(reason, outcome, mailbox, progress):
             reply = _reply(delivery.id, outcome or Outcome(error=CallFailed("", reason=reason)))
             return [reason, mailbox, reply, encode(progress) if progress is not None else b""]

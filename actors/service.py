@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -78,13 +79,14 @@ class Service:
     @property
     def base_path(self) -> str:
         """The base URL's path without a trailing slash; empty for a bare origin."""
-        return urlsplit(self.base_url).path.rstrip("/")
+        return _base_path(self.base_url)
 
     @property
     def logger_name(self) -> str:
         return f"seawall.{self.key}"
 
 
+@lru_cache(maxsize=1024)
 def origin_of(url: str) -> str:
     """`http://user:pw@Host:80/x` -> `http://host:80`; the default port is always written out.
 
@@ -103,6 +105,11 @@ def origin_of(url: str) -> str:
         raise ConfigurationError(f"base_url {_shown(url)!r} must not hold a query or a fragment")
     literal = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{literal.lower()}:{port or (443 if parts.scheme == 'https' else 80)}"
+
+
+@lru_cache(maxsize=1024)
+def _base_path(url: str) -> str:
+    return urlsplit(url).path.rstrip("/")
 
 
 def _shown(url: str) -> str:
@@ -132,6 +139,7 @@ def check_key(key: str) -> str:
     return key
 
 
+@lru_cache(maxsize=1024)
 def queue_names(key: str) -> tuple[str, str]:
     """The service's two queues, waited-for first."""
     return f"{key}.{WAITED}", f"{key}.{BACKGROUND}"

@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Any
 
 import requests
+from requests.models import REDIRECT_STATI
 
 from seawall.actors.deadline import until
 from seawall.actors.failures import WIRE_ERRORS, died_unanswered, mark_sent, translated
@@ -126,7 +127,7 @@ class Transport:
         while True:
             response = self._sent(call, request, secrets, exchange)
             response.history = history
-            if not (call.redirects and response.is_redirect):
+            if not (call.redirects and response.status_code in REDIRECT_STATI and response.is_redirect):
                 return response
             following = self._following(call, response)
             if following is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
 from seawall.actors.deadline import Deadline, until
 from seawall.actors.dial import dial
@@ -70,7 +71,19 @@ class Line(HTTPConnection):
 
     _fresh = False
     _dialling: Deadline | None = None
+    _news: select.poll | None = None
     idle_since = 0.0
+
+    def is_doubtful(self) -> bool:
+        """It was unused for long, or something came on it meanwhile: its end, or what nobody asked for."""
+        if self._news is None:
+            self._news = select.poll()
+            self._news.register(self.sock, select.POLLIN)
+        return time.monotonic() - self.idle_since > MAX_IDLE or bool(self._news.poll(0))
+
+    def close(self) -> None:
+        self._news = None
+        super().close()
 
     def connect(self) -> None:
         exchange = _local.exchange
@@ -195,12 +208,17 @@ class _Pool(urllib3.HTTPConnectionPool):
     QueueCls = _Shelf  # type: ignore[assignment]  # urllib3 uses only the three methods above
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        connection: Any = super()._get_conn(timeout)
+        if self.pool is None:
+            raise ClosedPoolError(self, "Pool is closed.")
+        try:
+            line: Line = self.pool.get()
+        except queue.Empty:
+            return self._new_conn()
         exchange = _local.exchange
         alone = exchange is not None and exchange.alone
-        if connection.sock is not None and (alone or time.monotonic() - connection.idle_since > MAX_IDLE):
-            connection.close()
-        return connection
+        if line.sock is not None and (alone or line.is_doubtful()):
+            line.close()
+        return line
 
     def _put_conn(self, conn: Any) -> None:
         exchange = _local.exchange

@@ -92,7 +92,16 @@ def _queue_and_wait(
     runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, waiter: LocalWaiter
 ) -> Outcome:
     ends = time.monotonic() + deadline
-    put = Put(queue_names(service.key)[0], call.id, payload_of(runtime, call, original), expires_in=deadline, hand=True)
+    mailbox = runtime.engine.mailbox
+    put = Put(
+        queue_names(service.key)[0],
+        call.id,
+        payload_of(runtime, call, original),
+        expires_in=deadline,
+        hand=True,
+        mailbox=mailbox.address,
+        mark=mailbox.mark,
+    )
     try:
         accepted = runtime.engine.queue.put([put])[0]
         if isinstance(accepted, Exception):

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import select
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
@@ -23,7 +25,6 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
-    DataError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -57,11 +58,27 @@ class Script:
 
 
 def load_script(package: str, name: str, *, prelude: str = "") -> Script:
-    """The script `lua/<name>.lua` of a package, with the text of `lua/<prelude>.lua` before it."""
+    """The script `lua/<name>.lua` of a package, with what it uses of `lua/<prelude>.lua` before it.
+
+    A script makes its functions anew each time it runs, so it gets only those that it needs, and all that is no function.
+    """
     folder = resources.files(package) / "lua"
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (prelude, name) if part]
-    source = "\n".join(parts)
+    source = (folder / f"{name}.lua").read_text("utf-8")
+    if prelude:
+        source = f"{_needed((folder / f'{prelude}.lua').read_text('utf-8'), source)}\n{source}"
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _needed(prelude: str, source: str) -> str:
+    """The prelude without the functions that the source does not use, by themselves or through others."""
+    parts = re.split(r"(?ms)^(local function \w+\(.*?^end\n)", prelude)
+    needed: list[str] = []
+    for part in reversed(parts):
+        function = re.match(r"local function (\w+)", part)
+        code = re.sub(r"--.*", "", "".join((*needed, source)))
+        if function is None or re.search(rf"\b{function[1]}\(", code):
+            needed.insert(0, part)
+    return "".join(needed)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,10 +116,12 @@ class RedisLink:
             "decode_responses": False,
         }
         try:
-            self._packer = self._connection_class(**self._options)  # opens nothing, but knows every option
+            self._connection_class(**self._options)  # opens nothing, but knows every option
         except (RedisError, ValueError, TypeError) as error:
             raise _unusable(url, error) from None
         self._connection: Any = None
+        self._news = select.poll()
+        """Tells of what comes unasked on the connection: its end, or an answer that nobody waited for."""
         self._io = threading.Lock()
         """Held by whoever talks to the server."""
         self._door = threading.Lock()
@@ -220,11 +239,12 @@ class RedisLink:
                 if leads or was_next:
                     self._hand_over()
 
-    def _pack(self, commands: Sequence[tuple[Argument, ...]]) -> bytes:
+    @staticmethod
+    def _pack(commands: Sequence[tuple[Argument, ...]]) -> bytes:
         """Here and not in the exchange, where an argument that cannot be sent would spoil everybody's."""
         try:
-            return b"".join(self._packer.pack_commands(commands))
-        except (DataError, UnicodeError) as error:
+            return b"".join([_pack(command) for command in commands])
+        except (TypeError, UnicodeError) as error:
             raise ValueError(f"this cannot be sent to the broker: {error}") from error
 
     def _exchange(self, batch: Sequence[_Job]) -> None:
@@ -268,16 +288,13 @@ class RedisLink:
 
     def _connected(self) -> Any:
         """The connection, opened anew when the server has closed it while it was idle."""
-        connection = self._connection
-        if connection is not None:
-            try:
-                stale = connection.can_read(0)
-            except (RedisError, OSError):
-                stale = True
-            if not stale:
-                return connection
+        if self._connection is not None:
+            if not self._news.poll(0):
+                return self._connection
             self._drop()
         self._connection = self.connect()
+        self._news = select.poll()
+        self._news.register(self._connection._sock, select.POLLIN)
         return self._connection
 
     def _drop(self) -> None:
@@ -291,6 +308,10 @@ class RedisLink:
                 f"the broker at {shown_url(self._url)} refused the password: {error}", written=False
             )
         return BrokerUnavailable(f"the broker at {shown_url(self._url)} cannot be reached: {error}", written=written)
+
+
+#: hiredis' own types allow for one argument only.
+_pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 def _read_url(url: str) -> tuple[Any, dict[str, Any]]:

@@ -16,6 +16,7 @@ for position = 1, tonumber(ARGV[at]) do
   local queue = ARGV[at + position]
   redis.call('ZADD', base(queue) .. 'serving', whole(NOW), worker)
   redis.call('ZREMRANGEBYSCORE', base(queue) .. 'serving', '-inf', whole(NOW - SILENT_MS))
+  redis.call('ZREMRANGEBYSCORE', base(queue) .. 'ended', '-inf', whole(NOW))
   redis.call('SADD', P .. 'queues', queue)
 end
 at = at + tonumber(ARGV[at]) + 1

@@ -1,13 +1,17 @@
 -- Accept calls. Idempotent by id: a call that waits or runs, or a background call whose end is remembered, is not accepted
 -- twice.
 --
--- ARGV: prefix, queue, cap (0: none), ms of the lease under which a waited-for call is handed to whoever is idle (0: it is
---       not), 1 for a batch of plain calls (else 0), ms after which all of them expire (0: never), then for each call:
---         plain: id, payload     else: id, payload, delay ms (0: now), coalesce key ('': none)
+-- ARGV: prefix
+--       the caller's mailbox, and the smallest entry that it has not read ('' and '': it has read nothing lately)
+--       queue, cap (0: none)
+--       ms of the lease under which a waited-for call is handed to whoever is idle (0: it is not)
+--       1 for a batch of plain calls, else 0
+--       ms after which all of them expire (0: never)
+--       then for each call, plain: id, payload     else: id, payload, delay ms (0: now), coalesce key ('': none)
 -- Returns {workers that serve the queue, then for each call: {1 accepted | 0 known already | -1 queue full, id that it
 --          replaced or ''}}; for a batch of plain calls that were all accepted just the first.
 
-local queue, cap, lease, expires = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[6])
+local queue, cap, lease, expires = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
 local Q = base(queue)
 local serving = workers_serving(Q)
 -- Bytes up to which a call is handed over: its payload is written twice then.
@@ -70,7 +74,7 @@ end
 local function put_plain()
   local ids, messages, ready, exp = {}, {}, {}, {}
   local now, latest = TIME[1] * 1000000 + TIME[2], whole(NOW + expires)
-  for position = 7, #ARGV, 2 do
+  for position = 9, #ARGV, 2 do
     local id = ARGV[position]
     ids[#ids + 1] = id
     messages[#messages + 1], messages[#messages + 2] = id, ARGV[position + 1]
@@ -96,12 +100,15 @@ local function put_plain()
 end
 
 redis.call('SADD', P .. 'queues', queue)
-local plain = ARGV[5] == '1'
+if ARGV[3] ~= '' then
+  redis.call('XTRIM', P .. 'mail:' .. ARGV[2], 'MINID', ARGV[3])
+end
+local plain = ARGV[7] == '1'
 local result = { serving }
 if plain and put_plain() then
   return result
 end
-for position = 7, #ARGV, plain and 2 or 4 do
+for position = 9, #ARGV, plain and 2 or 4 do
   local id, payload = ARGV[position], ARGV[position + 1]
   local delay, coalesce = 0, ''
   if not plain then

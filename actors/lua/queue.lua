@@ -1,4 +1,5 @@
--- The queue's vocabulary: put before every other script of this folder, so that each name has one meaning.
+-- The queue's vocabulary: what a script of this folder uses of it is put before that script, so that each name has one
+-- meaning, and none costs those that do not need it.
 --
 -- ARGV[1] of every script is the key prefix, such as "seawall:". All times are milliseconds of this server's clock.
 --
@@ -86,12 +87,6 @@ local function make_ready(Q, id)
   redis.call('ZADD', Q .. 'ready', whole(TIME[1] * 1000000 + TIME[2]), id)
 end
 
--- In the order of their times, and before what was put after these.
-local function make_due_ready(Q, id, due)
-  redis.call('ZREM', Q .. 'due', id)
-  redis.call('ZADD', Q .. 'ready', whole(due * 1000), id)
-end
-
 -- Before everything else that waits, as it was before it was fetched.
 local function make_first(Q, id)
   local first = redis.call('ZRANGE', Q .. 'ready', 0, 0, 'WITHSCORES')
@@ -109,6 +104,16 @@ local function make_due(Q, id, delay)
   end
 end
 
+local function forget_coalescing(Q, id)
+  local key = redis.call('HGET', Q .. 'cokey', id)
+  if key then
+    redis.call('HDEL', Q .. 'cokey', id)
+    if redis.call('HGET', Q .. 'co', key) == id then
+      redis.call('HDEL', Q .. 'co', key)
+    end
+  end
+end
+
 local function forget(Q, id)
   redis.call('HDEL', Q .. 'msg', id)
   redis.call('HDEL', Q .. 'prog', id)
@@ -118,13 +123,7 @@ local function forget(Q, id)
   redis.call('ZREM', Q .. 'exp', id)
   redis.call('ZREM', Q .. 'ready', id)
   redis.call('ZREM', Q .. 'due', id)
-  local key = redis.call('HGET', Q .. 'cokey', id)
-  if key then
-    redis.call('HDEL', Q .. 'cokey', id)
-    if redis.call('HGET', Q .. 'co', key) == id then
-      redis.call('HDEL', Q .. 'co', key)
-    end
-  end
+  forget_coalescing(Q, id)
 end
 
 -- A newer call with its coalesce key has come since it was fetched: to run it again would bring old data back.
@@ -154,7 +153,6 @@ end
 -- put is no second call). An empty reply is of a call that succeeded, whose result nobody asked to keep: nothing is.
 local function conclude(Q, id, reply, keep)
   keep = math.max(keep, DONE_MS)
-  redis.call('ZREMRANGEBYSCORE', Q .. 'ended', '-inf', whole(NOW))
   redis.call('ZADD', Q .. 'ended', whole(NOW + keep), id)
   if reply ~= '' then
     redis.call('SET', P .. 'done:' .. id, reply, 'PX', whole(keep))
@@ -206,6 +204,18 @@ local function expire(queue, Q, id)
     bury(queue, Q, id, 'expired')
     conclude(Q, id, verdict(id, 'dead', 'expired'), DONE_MS)
   end
+end
+
+-- Answers how many, at most `limit`. One that runs, or was handed over to somebody, is not late: it has started.
+local function expire_overdue(queue, Q, limit)
+  local expired = 0
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', Q .. 'exp', '-inf', whole(NOW), 'LIMIT', 0, limit)) do
+    if not redis.call('ZSCORE', Q .. 'lease', id) then
+      expire(queue, Q, id)
+      expired = expired + 1
+    end
+  end
+  return expired
 end
 
 -- Every lease runs out while the server is away. After such a gap nothing is reaped for one lease's time, in which the

@@ -12,12 +12,8 @@ work_without_memory()
 if touch(lease) then
   returned, poisoned = reap(queue, Q, poison, limit)
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', Q .. 'exp', '-inf', whole(NOW), 'LIMIT', 0, limit)) do
-  if not redis.call('ZSCORE', Q .. 'lease', id) then
-    expire(queue, Q, id)
-    expired = expired + 1
-  end
-end
+expired = expire_overdue(queue, Q, limit)
+redis.call('ZREMRANGEBYSCORE', Q .. 'ended', '-inf', whole(NOW))
 local old = redis.call('ZRANGEBYSCORE', Q .. 'dead', '-inf', whole(NOW - lifetime), 'LIMIT', 0, limit)
 for _, id in ipairs(old) do
   redis.call('ZREM', Q .. 'dead', id)

@@ -99,15 +99,23 @@ def test_slots_that_a_fetch_has_asked_for_are_promised() -> None:
     first = busy.ask()
     assert first is not None
     assert (first.free, busy.free, busy.ask()) == (3, 0, None)
-    after = busy.ask_after(WAITED)
+    after = busy.swap(WAITED)
     assert after is not None
     assert after.free == 1
     assert busy.ask() is None
     busy.answered(first)
-    assert busy.free == 2
-    busy.give_back(WAITED)
+    assert busy.free == 3
     busy.answered(after)
     assert busy.free == 4
+
+
+def test_a_swap_that_fails_leaves_the_slot_taken() -> None:
+    busy = lane(1)
+    busy.take(WAITED)
+    group = busy.swap(WAITED)
+    assert group is not None
+    busy.swap_failed(WAITED, group)
+    assert (busy.free, busy.busy) == (0, 1)
 
 
 def test_a_lane_is_hungry_once_it_is_full() -> None:
@@ -137,20 +145,20 @@ def test_slots_are_never_overdrawn(concurrency: int, steps: list[str]) -> None:
     for step in steps:
         verb, _, kind = step.partition(" ")
         queue = WAITED if kind == "waited" else BACKGROUND
-        if verb == "end" and busy.busy.get(queue, 0):
+        running = busy.busy_background if kind == "background" else busy.busy - busy.busy_background
+        if verb == "end" and running:
             busy.give_back(queue)
         elif verb == "take" and busy.has_room(queue):
             busy.take(queue)
-        elif verb == "ask" and (group := busy.ask()) is not None:
-            asks.append(group)
-        elif verb == "swap" and busy.busy.get(queue, 0) and (group := busy.ask_after(queue)) is not None:
-            busy.give_back(queue)
+        elif (verb == "ask" and (group := busy.ask()) is not None) or (
+            verb == "swap" and running and (group := busy.swap(queue)) is not None
+        ):
             asks.append(group)
         elif verb == "answer" and asks:
             busy.answered(asks.pop())
-        assert sum(busy.busy.values()) + sum(group.free for group in asks) + busy.free == concurrency
+        assert busy.busy + sum(group.free for group in asks) + busy.free == concurrency
         assert busy.free >= 0
         assert 0 <= busy.background_room <= busy.free
-        assert busy.busy.get(BACKGROUND, 0) <= max(1, concurrency - 1)
+        assert busy.busy_background <= max(1, concurrency - 1)
         for group in asks:
             assert all(want.limit <= group.free for want in group.wants)

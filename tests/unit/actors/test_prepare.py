@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.exceptions import InvalidHeader, InvalidJSONError
 
-from seawall.actors.prepare import Prepared, prepare
+from seawall.actors.prepare import Prepared, _prepare_fully, prepare
+from seawall.actors.prepare_plain import prepare_plain
 from seawall.actors.service import Service
 from seawall.errors import RequestTooLarge
 
@@ -406,3 +407,64 @@ def test_the_cap_on_a_body() -> None:
 def test_the_cap_on_everything_else() -> None:
     with pytest.raises(RequestTooLarge, match="as a body"):
         prepared(params={"q": "x" * 70_000})
+
+
+class TestPlain:
+    """The short way says the same as the long one, or nothing."""
+
+    PATHS = st.one_of(
+        st.text(alphabet="/abZ09._~-%?&=#:;@ \\é", max_size=12),
+        st.lists(st.sampled_from(["a", "..", ".", "x.y", "~", "", "%41", "-1", ".hidden", "a."]), max_size=5).map(
+            lambda parts: "/" + "/".join(parts)
+        ),
+    )
+    JSON = st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+        max_leaves=4,
+    )
+    NAMES = st.sampled_from(
+        ["X-Request-Id", "x-request-id", "Accept", "Host", "Cookie", "Content-Type", "Idempotency-Key", "X y", "Ü", ""]
+    )
+    OPTIONS = st.fixed_dictionaries(
+        {},
+        optional={
+            "params": st.none()
+            | st.dictionaries(
+                st.text(max_size=4),
+                st.none() | st.text(max_size=4) | st.integers() | st.booleans() | st.lists(st.text(max_size=2)),
+                max_size=3,
+            ),
+            "json": JSON,
+            "headers": st.none() | st.dictionaries(NAMES, st.text(max_size=4) | st.just("a b"), max_size=3),
+            "timeout": st.just(3),
+            "allow_redirects": st.booleans(),
+        },
+    )
+
+    @settings(max_examples=400, deadline=None)
+    @given(
+        st.sampled_from(["GET", "POST", "PATCH", "HEAD", "DELETE", "OPTIONS", "get", "TRACE"]),
+        PATHS,
+        OPTIONS,
+        st.sampled_from(["http://chroma:6003", "http://chroma:6003/api%20v1/", "https://chroma"]),
+    )
+    def test_is_what_requests_makes_of_it(self, method: str, path: str, options: dict, base_url: str) -> None:
+        service = Service(key="chroma", name="Chroma", base_url=base_url)
+        plain = prepare_plain(service, method, path, options, "X-Internal-Token")
+        if plain is not None:
+            log = logging.getLogger("test")
+            assert plain == _prepare_fully(service, method, path, options, "X-Internal-Token", log)
+
+    @pytest.mark.parametrize(
+        ("method", "path", "options"),
+        [
+            ("GET", "/ready", {}),
+            ("POST", "/query", {"json": {"query_texts": ["what is AI?"], "n_results": 5}, "timeout": 5}),
+            ("GET", "/v1/items/17", {"params": {"q": "a b", "page": 2}, "headers": {"X-Request-Id": "r-1"}}),
+            ("DELETE", "/", {"params": None, "headers": {}, "json": None}),
+        ],
+    )
+    def test_is_taken_for_common_calls(self, method: str, path: str, options: dict) -> None:
+        service = Service(key="chroma", name="Chroma", base_url="http://chroma:6003/api")
+        assert prepare_plain(service, method, path, options, "X-Internal-Token") is not None
