@@ -133,9 +133,15 @@ def with_everything(folder: Path, url: str) -> dict[str, Any]:
 
 
 def refused_gaps(workers: list[Program]) -> list[float]:
-    """From the workers' logs, as nobody else notices a refused connection: seconds between attempts, the first burst aside."""
-    stamps = sorted(stamp(line) for worker in workers for line in worker.lines("[Refused] POST") if "(attempt" in line)
-    return [later - earlier for earlier, later in itertools.pairwise(stamps) if later - earlier > RECOVERY / 4]
+    """From the workers' logs, as nobody else notices a refused connection: seconds between trials, the first one's since the
+    breaker opened. An attempt that was on its way when it did is none.
+    """
+    opened = min(
+        stamp(line) for worker in workers for line in worker.lines("[Refused] Circuit breaker OPEN (threshold")
+    )
+    attempts = (stamp(line) for worker in workers for line in worker.lines("[Refused] POST") if "(attempt" in line)
+    trials = sorted(at for at in attempts if at > opened + RECOVERY / 4)
+    return [later - earlier for earlier, later in itertools.pairwise([opened, *trials])]
 
 
 def stamp(line: str) -> float:
@@ -234,8 +240,9 @@ def test_so_it_is_with_a_service_that_refuses_connections(stage: Stage) -> None:
 
 
 def test_callers_get_clear_errors_through_the_outage(stage: Stage) -> None:
+    """A busy machine may be too slow for a service's half second: then that is what a caller hears."""
     for scenario in ("complete", "alone", "killed"):
-        assert stage.result(scenario)["ends"] <= {"200", "ServiceUnavailable", "HTTPError"}
+        assert stage.result(scenario)["ends"] <= {"200", "ServiceUnavailable", "HTTPError", "ReadTimeout"}
 
 
 @pytest.mark.parametrize("kind", ["health", "background", "callers"])

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from seawall.logs import JsonFormatter, TextFormatter, setup_logging
+from seawall import logs
+from seawall.logs import BatchHandler, JsonFormatter, TextFormatter, setup_logging
+from tests.support import wait_until
 
 
 @pytest.fixture
@@ -105,5 +111,69 @@ def test_set_up_twice_writes_every_line_once(written: Callable[[], str]) -> None
     """As after SIGHUP, when nothing of the first time must be left."""
     setup_logging("text", "info")
     setup_logging("text", "info")
-    logging.getLogger("seawall").info("once")
+    logging.getLogger("seawall").warning("once")
     assert written().count("once") == 1
+
+
+class TestBatches:
+    """Threads that log do not wait for each other; what they say comes out soon, in order, and whole."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Iterator[TextIO]:
+        with (tmp_path / "log").open("w+") as opened:
+            yield opened
+
+    def handler(self, stream: TextIO) -> BatchHandler:
+        handler = BatchHandler(stream)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        return handler
+
+    def lines(self, file: TextIO) -> list[str]:
+        return Path(file.name).read_text().splitlines()
+
+    def test_lines_come_out_by_themselves(self, file: TextIO) -> None:
+        handler = self.handler(file)
+        for number in range(3):
+            handler.handle(record("line %d", number))
+        wait_until(lambda: self.lines(file) == ["line 0", "line 1", "line 2"])
+        handler.handle(record("another"))
+        wait_until(lambda: self.lines(file)[3:] == ["another"])
+
+    def test_a_single_line_comes_out_at_once(self, file: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(logs, "GATHER_SECONDS", 0.001)
+        handler = self.handler(file)
+        for number in range(5):
+            threading.Event().wait(0.005)
+            handler.handle(record("line"))
+            assert len(self.lines(file)) == number + 1
+
+    def test_a_warning_comes_out_at_once_with_what_was_before_it(
+        self, file: TextIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(logs, "GATHER_SECONDS", 60)
+        handler = self.handler(file)
+        handler.handle(record("first"))
+        handler.handle(record("before"))
+        assert self.lines(file) == ["first"]
+        handler.handle(record("look", level=logging.WARNING))
+        assert self.lines(file) == ["first", "before", "look"]
+        handler.handle(record("the last"))
+        handler.flush()  # as logging.shutdown() does
+        assert self.lines(file)[3:] == ["the last"]
+
+    def test_threads_do_not_mix_their_lines(self, file: TextIO) -> None:
+        handler = self.handler(file)
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(lambda: [handler.handle(record("x" * 50)) for _ in range(500)])
+        handler.flush()
+        assert self.lines(file) == ["x" * 50] * 2000
+
+    def test_a_record_that_cannot_be_formatted_is_reported_and_costs_no_other(
+        self, file: TextIO, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        handler = self.handler(file)
+        handler.handle(record("%d", "no number"))
+        handler.handle(record("fine", level=logging.ERROR))
+        assert self.lines(file) == ["fine"]
+        assert "no number" in capsys.readouterr().err
