@@ -133,15 +133,15 @@ def with_everything(folder: Path, url: str) -> dict[str, Any]:
 
 
 def refused_gaps(workers: list[Program]) -> list[float]:
-    """From the workers' logs, as nobody else notices a refused connection: seconds between trials, the first one's since the
-    breaker opened. An attempt that was on its way when it did is none.
+    """From the workers' logs, as nobody else notices a refused connection: seconds between trials. An attempt that was on its
+    way when the breaker opened is none.
     """
     opened = min(
         stamp(line) for worker in workers for line in worker.lines("[Refused] Circuit breaker OPEN (threshold")
     )
     attempts = (stamp(line) for worker in workers for line in worker.lines("[Refused] POST") if "(attempt" in line)
     trials = sorted(at for at in attempts if at > opened + RECOVERY / 4)
-    return [later - earlier for earlier, later in itertools.pairwise([opened, *trials])]
+    return [later - earlier for earlier, later in itertools.pairwise(trials)]
 
 
 def stamp(line: str) -> float:
