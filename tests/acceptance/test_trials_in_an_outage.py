@@ -196,11 +196,21 @@ def kill_whoever_tries(fleet: Fleet, outages: dict[str, Outage], workers: list[P
         if key == "health":
             fleet.of_pid(fleet.leader()).kill()
             continue
-        last = f"[{key.capitalize()}] {outage.service.requests[outage.before].method}"
-        trying = max(workers, key=lambda worker: max(map(stamp, worker.lines(last)), default=0.0))
+        trying = wait_until(lambda key=key: who_tries(key.capitalize(), workers))  # its log follows in a moment
         if trying.popen.poll() is None:
             trying.kill()
             fleet.worker()
+
+
+def who_tries(name: str, workers: list[Program]) -> Program | None:
+    """The worker that has logged an attempt after the breaker opened: only a trial comes so late."""
+    opened = [stamp(line) for worker in workers for line in worker.lines(f"[{name}] Circuit breaker OPEN (threshold")]
+    for worker in workers:
+        if opened and any(
+            stamp(line) > min(opened) + RECOVERY / 2 for line in worker.lines(f"[{name}]") if "(attempt" in line
+        ):
+            return worker
+    return None
 
 
 @pytest.fixture(scope="module")
