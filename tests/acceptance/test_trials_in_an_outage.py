@@ -33,6 +33,8 @@ LATE = 0.25 + 0.5
 TOLERANCE = 0.01
 #: Seconds that a trial which was taken may be on its way to the service.
 ON_ITS_WAY = 0.75
+#: Seconds within which whatever a dead worker held is under way again, as promised.
+RETURNED = 15.0
 #: Background calls that wait through the outage.
 HELD = 12
 
@@ -192,11 +194,14 @@ def killed_while_trying(folder: Path, url: str) -> dict[str, Any]:
 def kill_whoever_tries(fleet: Fleet, outages: dict[str, Outage], workers: list[Program]) -> None:
     """As soon as the first trial of each service is in the service's hands; a new worker comes for each dead one."""
     for key, outage in outages.items():
-        outage.service.wait_for(outage.before + 1)
+        # What was handed to a worker at the moment of its death comes back when its lease ends.
+        outage.service.wait_for(outage.before + 1, timeout=RETURNED)
         if key == "health":
             fleet.of_pid(fleet.leader()).kill()
             continue
-        trying = wait_until(lambda key=key: who_tries(key.capitalize(), workers))  # its log follows in a moment
+        trying = wait_until(
+            lambda key=key: who_tries(key.capitalize(), workers), RETURNED
+        )  # its log follows in a moment
         if trying.popen.poll() is None:
             trying.kill()
             fleet.worker()
