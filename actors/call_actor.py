@@ -26,7 +26,7 @@ from seawall.actors.service import RETRY_AFTER_CAP, Service
 from seawall.actors.transport import OriginMismatch
 from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
 from seawall.supervisor.breaker import State, trial_is_live
-from seawall.supervisor.view import BreakerView
+from seawall.supervisor.view import Admission, BreakerView
 
 __all__ = ["CallActor", "Send", "refusal"]
 
@@ -312,9 +312,11 @@ def _retry_after(response: Any) -> float | None:
     return parse_retry_after(headers.get("Retry-After"), cap=RETRY_AFTER_CAP)
 
 
-def refusal(view: BreakerView, progress: Progress | None = None) -> ServiceUnavailable:
+def refusal(
+    view: BreakerView, progress: Progress | None = None, admission: Admission | None = None
+) -> ServiceUnavailable:
     """The error of a call that an open breaker refuses; its cause is the attempt that the call had made before, if any."""
-    retry_after = view.admit().retry_after
+    retry_after = (admission or view.admit()).retry_after
     why = "held open by hand" if view.record.forced else f"next trial in {retry_after:.0f} s"
     error = ServiceUnavailable(
         f"[{view.name}] Circuit breaker OPEN - rejecting request ({why})", service=view.name, retry_after=retry_after

@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import requests
 from requests.exceptions import InvalidHeader, InvalidJSONError
 
 from seawall.actors.options import check_options
 from seawall.actors.paths import check_stays, url_of
 from seawall.actors.prepare_plain import Plain, prepare_plain
+from seawall.actors.redact import path_only
 from seawall.actors.service import Service, split_timeout
 from seawall.actors.token import DEFAULT_TOKEN_HEADER
 from seawall.errors import RequestTooLarge
@@ -49,8 +50,7 @@ class UnserialisableJSON(InvalidJSONError, TypeError):
     """The `json=` value holds something that JSON has no form for. Both requests' error and Python's own TypeError."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A call's request, complete but for what only the worker may know. Times are seconds.
 
     `target` is path and query as they go on the wire, base path included. `original` holds the caller's own keywords
@@ -64,7 +64,11 @@ class Prepared:
     connect_timeout: float
     timeout: float
     redirects: bool
-    original: dict[str, Any] = field(repr=False, compare=False)
+    original: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Without headers, body and keywords: these may hold what nobody else is to read."""
+        return f"<{self.method} {path_only(self.target)}>"
 
 
 def prepare(

@@ -1,5 +1,7 @@
 """What a queue can do, whoever keeps it: the seam between the broker and Redis, or this process's memory.
 
+Values here are msgspec structs: made for every call, and several times faster to make than frozen dataclasses.
+
 Every verb is atomic, and idempotent by id (and delivery), so that whoever is cut off may simply say it again.
 Both stores pass one conformance suite.
 """
@@ -7,8 +9,9 @@ Both stores pass one conformance suite.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 from seawall.actors.record import Progress
 from seawall.actors.replies import Mailbox, Outcome
@@ -41,8 +44,7 @@ LEASE = 5.0
 POISON_DEATHS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """One call to accept. `payload` is the encoded call, or the call itself where nothing leaves the process."""
 
     queue: str
@@ -59,8 +61,7 @@ class Put:
     """The caller's mailbox, and how far it has read it: what lies before goes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """`accepted` is False when the queue is full; `workers` is how many serve the queue; `replaced` an older call's id."""
 
     accepted: bool
@@ -68,8 +69,7 @@ class Accepted:
     replaced: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """At most `limit` calls from `queue`, unless the breaker named by `gate` is open."""
 
     queue: str
@@ -77,16 +77,14 @@ class Want:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """Queues that share `free` slots, in the order in which they are served."""
 
     free: int
     wants: tuple[Want, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A call under a lease. `token` tells this delivery from other ones, `deaths` how many workers died with it.
 
     `start_by` is the time on the store's clock, in seconds, after which it must not start; 0 where there is none.
@@ -103,8 +101,7 @@ class Delivery:
     start_by: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """`due_in` has, for each group, the seconds until its next call is due; None when none waits that could start then."""
 
     deliveries: tuple[Delivery, ...] = ()
@@ -116,8 +113,7 @@ class Fetched:
         return min((due for due in self.due_in if due is not None), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The call is over. The outcome goes to `mailbox`, and is kept for `keep` seconds for a background call."""
 
     outcome: Outcome | None = None
@@ -125,16 +121,14 @@ class Done:
     keep: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(msgspec.Struct, frozen=True):
     """The attempt or the round failed; the next one is due in `delay` seconds."""
 
     delay: float
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """Not started, or not counted: back to its place, to the end, or in `delay` seconds."""
 
     first: bool = True
@@ -142,8 +136,7 @@ class Release:
     progress: Progress | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(msgspec.Struct, frozen=True):
     """To the dead letters, for `reason`, with its last attempt in `progress`."""
 
     reason: str
@@ -155,27 +148,24 @@ class Bury:
 Settlement = Done | Later | Release | Bury
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True):
     """Whether a call was taken back before it started, and how far it had come."""
 
     state: Literal["cancelled", "running", "unknown"]
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = Progress()
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """Where a call is. `due_in` is seconds, for a call that waits for its time."""
 
     where: Literal["ready", "due", "leased", "done", "dead", "gone"]
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = Progress()
     due_in: float | None = None
     outcome: Outcome | None = None
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """One queue at a glance; `oldest` is the age in seconds of the call that has been ready longest."""
 
     ready: int
@@ -186,8 +176,7 @@ class Counts:
     oldest: float
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True):
     queue: str
     id: str
     at: float

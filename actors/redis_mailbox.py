@@ -70,13 +70,12 @@ class RedisMailbox:
         """Send everybody home without an answer, and let go of the connection. Safe twice."""
         with self._door:
             self._closed = True
-            reads = self._reader is not None
+            if self._reader is None:
+                self._line.close()
+            else:
+                self._line.poke()  # the reader lets go of it
         for waiter in self._waiters.all():
             waiter.call_all()
-        if reads:
-            self._line.poke()  # the reader lets go of it
-        else:
-            self._line.close()
 
     def wait_for(self, waiter: _RedisWaiter, timeout: float) -> None:
         """Return when the waiter has its outcome, after `timeout` seconds, or when the mailbox closes."""
@@ -119,9 +118,8 @@ class RedisMailbox:
         finally:
             with self._door:
                 self._reader = None
-                closed = self._closed
-            if closed:
-                self._line.close()
+                if self._closed:
+                    self._line.close()
 
     def _deliver(self, payload: bytes) -> None:
         try:

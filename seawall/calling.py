@@ -6,7 +6,6 @@ whether something was written, only an idempotent method does; the others raise 
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -56,8 +55,8 @@ def admit(runtime: Runtime, service: Service, id: str) -> bool:
         return False
     if admission.may_take_trial and view.take_trial(id):
         return True
-    logging.getLogger(service.logger_name).warning("[%s] Circuit breaker OPEN - rejecting request", service.name)
-    raise refusal(view)
+    view.logger.warning("[%s] Circuit breaker OPEN - rejecting request", service.name)
+    raise refusal(view, admission=admission)
 
 
 def call_and_wait(runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float) -> Any:

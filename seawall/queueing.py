@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from seawall.actors.queue_store import Accepted, Put
 from seawall.actors.record import Call
@@ -18,8 +19,7 @@ from seawall.runtime import Runtime
 __all__ = ["BackgroundOptions", "enqueue_all"]
 
 
-@dataclass(frozen=True, slots=True)
-class BackgroundOptions:
+class BackgroundOptions(msgspec.Struct, frozen=True):
     """How a background call is queued; durations are seconds."""
 
     delay: float = 0.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from seawall.supervisor.breaker import (
     CallFailed,
@@ -35,8 +36,7 @@ __all__ = ["MAY_TAKE_TRIAL", "PASS", "Admission", "BreakerView", "NullView", "de
 DEFAULT_GRACE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """What a breaker says to a call: it passes, it may go as the trial if `take_trial` grants that, or it is refused."""
 
     passes: bool = False
@@ -81,7 +81,7 @@ class BreakerView:
         first = Record()
         self._local = LocalRecord(first if self._policy is None else transition(first, self._policy, 0.0))
         self._writer = FoldedWriter(key, store, self._local, self._policy)
-        self._logger = logging.getLogger(f"seawall.{key}")
+        self.logger = logging.getLogger(f"seawall.{key}")
         self._as_of = 0.0
         self._started = False
 
@@ -182,7 +182,7 @@ class BreakerView:
         if self._local.observe(record):
             self._as_of = self._store.now()
             if record.state is not old.state:
-                self._logger.debug("[%s] Circuit breaker is %s elsewhere", self.name, record.state.name)
+                self.logger.debug("[%s] Circuit breaker is %s elsewhere", self.name, record.state.name)
             self._local.tell()
 
     def on_change(self, changed: Changed) -> None:
@@ -225,7 +225,7 @@ class BreakerView:
         """Log what this process decided, tell who listens."""
         if not self.away:
             self._as_of = self._store.now()
-        log_steps(self._logger, self.name, steps)
+        log_steps(self.logger, self.name, steps)
         self._local.tell()
 
 
