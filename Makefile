@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check build docs constraints clean
+.PHONY: help setup run test check build docs bench bench-quick constraints clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin
@@ -15,7 +15,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python3.1
 	&& { echo "$$name"; break; }; done)
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything that the other commands need
 
@@ -51,6 +51,22 @@ build: setup ## build the sdist and the wheel into dist/
 	rm -rf build dist
 	$(IN_VENV)/python -m build --no-isolation
 
+# The peers that the benchmarks compare with have an environment of their own.
+PEERS := bench/.venv
+PEERS_STAMP := $(PEERS)/.installed
+
+$(PEERS_STAMP): bench/peers.txt | $(STAMP)
+	@test -x $(PEERS)/bin/python || { echo "Making $(PEERS)"; $(IN_VENV)/python -m venv --clear $(PEERS); }
+	@echo "Installing into $(PEERS)"
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement bench/peers.txt
+	@touch $(PEERS_STAMP)
+
+bench: setup $(PEERS_STAMP) ## measure everything beside a direct call and beside peers, and write bench/results.json (20 minutes)
+	$(IN_VENV)/python -m bench $(ARGS)
+
+bench-quick: setup $(PEERS_STAMP) ## the same with less of everything, under 3 minutes; its numbers go to bench/quick.json
+	$(IN_VENV)/python -m bench --quick --results bench/quick.json $(ARGS)
+
 docs: setup ## write the tables of docs/configuration.md and docs/commands.md
 	$(IN_VENV)/python -m tests.support.configuration_page
 	$(IN_VENV)/python -m tests.support.commands_page
@@ -60,5 +76,5 @@ constraints: setup ## write the versions installed now into constraints.txt
 	mv $(VENV)/constraints constraints.txt
 
 clean: ## remove what these commands made: .venv, dist, caches
-	rm -rf $(VENV) build dist seawall.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist seawall.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

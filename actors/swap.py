@@ -53,11 +53,12 @@ def swap(line: Line, method: str, request: bytes, exchange: Exchange, cap: int, 
     exchange.sent = True
     if len(request) > _CHUNK and isinstance(sock, ssl.SSLSocket):
         line.guard(exchange)  # its sendall has no limit for the whole
-    sock.settimeout(exchange.limit.remaining or _AT_ONCE)
+    line.allow(exchange.limit.remaining or _AT_ONCE)
     sock.sendall(request)
     data, end = b"", -1
     while end < 0 and len(data) <= _LONGEST_HEAD:
-        piece = _receive(sock, exchange)
+        line.allow(exchange.limit.remaining or _AT_ONCE)
+        piece = sock.recv(_CHUNK)
         if not piece:
             break
         data += piece
@@ -69,17 +70,11 @@ def swap(line: Line, method: str, request: bytes, exchange: Exchange, cap: int, 
     if head is None:
         return _read_otherwise(line, method, data, exchange, cap, service, seconds)
     exchange.answered = True
-    body, clean = _body(sock, head, data[end + len(HEAD_END) :], exchange, cap, service)
+    body, clean = _body(line, head, data[end + len(HEAD_END) :], exchange, cap, service)
     return Answered(head.status, head.reason, head.fields, body, seconds, head.keeps and clean)
 
 
-def _receive(sock: Any, exchange: Exchange) -> bytes:
-    sock.settimeout(exchange.limit.remaining or _AT_ONCE)
-    received: bytes = sock.recv(_CHUNK)
-    return received
-
-
-def _body(sock: Any, head: Head, start: bytes, exchange: Exchange, cap: int, service: str) -> tuple[bytes, bool]:
+def _body(line: Line, head: Head, start: bytes, exchange: Exchange, cap: int, service: str) -> tuple[bytes, bool]:
     """The body, and whether nothing came behind it."""
     if head.length > cap:
         raise ResponseTooLarge(f"[{service}] the response is over the cap of {cap} bytes", service=service)
@@ -88,8 +83,8 @@ def _body(sock: Any, head: Head, start: bytes, exchange: Exchange, cap: int, ser
     body = io.BytesIO()
     body.write(start)
     while (missing := head.length - body.tell()) > 0:
-        sock.settimeout(exchange.limit.remaining or _AT_ONCE)
-        piece = sock.recv(min(missing, _CHUNK))
+        line.allow(exchange.limit.remaining or _AT_ONCE)
+        piece = line.sock.recv(min(missing, _CHUNK))
         if not piece:
             raise http.client.IncompleteRead(body.getvalue(), missing)
         body.write(piece)
@@ -100,7 +95,7 @@ def _read_otherwise(
     line: Line, method: str, data: bytes, exchange: Exchange, cap: int, service: str, seconds: float
 ) -> Answered:
     line.guard(exchange)
-    line.sock.settimeout(exchange.limit.remaining or _AT_ONCE)
+    line.allow(exchange.limit.remaining or _AT_ONCE)
     parsed = _final_answer(_Rest(line.sock, data), method)
     response = HTTPResponse(
         body=parsed,
@@ -130,6 +125,7 @@ def _final_answer(rest: _Rest, method: str) -> http.client.HTTPResponse:
         parsed.begin()
         if parsed.status >= 200 or parsed.status == http.client.SWITCHING_PROTOCOLS:
             return parsed
+        parsed.fp = None  # type: ignore[assignment]  # it would close what the next answer is read from
     raise http.client.BadStatusLine(f"{_MOST_INTERIMS} interim answers and no real one")
 
 

@@ -23,6 +23,11 @@ __all__ = ["POOLS", "Exchange", "Line"]
 #: Seconds after which an unused connection is not trusted any more: load balancers forget an idle one after 60 s or
 #: more, often without a word, and what is sent on it then vanishes.
 MAX_IDLE = 50.0
+#: Seconds for which a connection that was just used is taken as it is: looking at it costs a system call, in which
+#: another thread gets the interpreter. No service closes an idle one so soon without having said so.
+TRUSTED = 0.5
+#: Seconds by which a socket's own limit may be off.
+SLACK = 0.001
 #: Seconds for a socket whose time is over; 0 would make it non-blocking.
 _AT_ONCE = 0.001
 
@@ -73,16 +78,27 @@ class Line(HTTPConnection):
     _dialling: Deadline | None = None
     _news: select.poll | None = None
     idle_since = 0.0
+    _allowed: float | None = None
+    """Seconds that the socket waits, as far as it was set here."""
+
+    def allow(self, seconds: float) -> None:
+        """Have the socket wait so long at the most, give or take a millisecond: setting it is a system call."""
+        if self._allowed is None or not -SLACK <= seconds - self._allowed <= SLACK:
+            self._allowed = seconds
+            self.sock.settimeout(seconds)
 
     def is_doubtful(self) -> bool:
         """It was unused for long, or something came on it meanwhile: its end, or what nobody asked for."""
+        idle = time.monotonic() - self.idle_since
+        if idle < TRUSTED:
+            return False
         if self._news is None:
             self._news = select.poll()
             self._news.register(self.sock, select.POLLIN)
-        return time.monotonic() - self.idle_since > MAX_IDLE or bool(self._news.poll(0))
+        return idle > MAX_IDLE or bool(self._news.poll(0))
 
     def close(self) -> None:
-        self._news = None
+        self._news = self._allowed = None
         super().close()
 
     def connect(self) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import re
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,10 @@ class RedisLink:
         except (RedisError, ValueError, TypeError) as error:
             raise _unusable(url, error) from None
         self._connection: Any = None
+        self.trusted_for = 0.0
+        """Seconds since its last use for which the connection is taken as it is, without a look whether it has ended: where
+        it does not matter whether a command was written, and each system call hands the interpreter to another thread."""
+        self._used_at = 0.0
         self._news = select.poll()
         """Tells of what comes unasked on the connection: its end, or an answer that nobody waited for."""
         self._io = threading.Lock()
@@ -258,6 +263,7 @@ class RedisLink:
                 while len(job.answers) < job.count:
                     job.answers.append(self._read(connection))
                 job.done = True
+            self._used_at = time.monotonic()
         except (RedisError, OSError, BrokerUnavailable) as error:
             self._drop()
             translated = error if isinstance(error, BrokerUnavailable) else self._unreachable(error, written=written)
@@ -289,7 +295,7 @@ class RedisLink:
     def _connected(self) -> Any:
         """The connection, opened anew when the server has closed it while it was idle."""
         if self._connection is not None:
-            if not self._news.poll(0):
+            if time.monotonic() - self._used_at < self.trusted_for or not self._news.poll(0):
                 return self._connection
             self._drop()
         self._connection = self.connect()

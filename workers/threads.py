@@ -33,6 +33,12 @@ class HubWorker(dramatiq.Worker):
             desk: Any = _Desk(self.broker, HubConsumer(self._hub, queue_name, taker=""))
             self.consumers[queue_name] = desk
 
+    def stop(self, timeout: int = 600_000) -> None:
+        """Give back what has not started, and wait up to `timeout` milliseconds for what runs."""
+        self._hub.quiet()
+        self.let_go()
+        super().stop(timeout)
+
     def let_go(self) -> None:
         """Send every thread home after what it runs; those that are idle go at once."""
         for thread in self.workers:
@@ -69,6 +75,11 @@ class _Desk:
     def __init__(self, broker: Any, consumer: HubConsumer) -> None:
         self._broker = broker
         self._consumer = consumer
+
+    def stop(self, timeout: float | None = None) -> None:
+        """There is no thread to stop, and nothing of its own to give back or to close."""
+
+    join = close = stop
 
     def post_process_message(self, message: Delivered) -> None:
         if message.failed:

@@ -40,6 +40,8 @@ logger = logging.getLogger("seawall.worker")
 
 #: Seconds between two heartbeats: several of them fit into a lease, so one lost beat loses no call.
 BEAT_SECONDS = 1.0
+#: Seconds for which a connection to the broker that was just used is not looked at before it is used again.
+TRUSTED_FOR = 0.5
 #: Seconds between two looks for a call to try a service with, once that is due.
 OFFER_SECONDS = 0.25
 
@@ -60,6 +62,8 @@ class CallWorker:
         """`backoff` scales the waits between attempts, `observe` sees every attempt before it is sent; for tests."""
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self.broker = SeawallBroker(engine.queue)
+        if engine.link is not None and not session_mode:
+            engine.link.trusted_for = TRUSTED_FOR
         self._engine = engine
         self._views = views
         self._token = token

@@ -15,12 +15,14 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, SkipMessage
+from dramatiq.worker import ConsumerThread
 
 from seawall.actors.broker import SeawallBroker, SettleOwnActors
 from seawall.actors.lanes import service_lane
 from seawall.actors.queue_store import Done, Put
 from seawall.actors.record import RECORD_VERSION, Call, encode
 from seawall.actors.redis_queue import RedisQueue
+from seawall.workers.threads import HubWorker
 from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch
 from tests.support import PrivateRedis, wait_until
 
@@ -44,9 +46,31 @@ def broker(stores: Stores) -> SeawallBroker:
     return SeawallBroker(stores.queue)
 
 
+def make_dramatiqs(broker: SeawallBroker, threads: int) -> dramatiq.Worker:
+    """Dramatiq's own worker, whose consumer threads take messages from the hub."""
+    return dramatiq.Worker(broker, worker_timeout=20, worker_threads=threads)
+
+
+def make_ours(broker: SeawallBroker, threads: int) -> dramatiq.Worker:
+    """The worker of a worker process, whose threads do that themselves."""
+    return HubWorker(broker, worker_threads=threads)
+
+
+make_worker = make_dramatiqs
+
+
+@pytest.fixture(autouse=True, params=[make_dramatiqs, make_ours], ids=["dramatiq", "hub"])
+def kind_of_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "make_worker", request.param)
+
+
+#: For what only a worker does that fetches more than it has threads for.
+only_with_dramatiqs = pytest.mark.parametrize("kind_of_worker", [make_dramatiqs], indirect=True, ids=["dramatiq"])
+
+
 @contextmanager
 def working(broker: SeawallBroker, *, threads: int = 8) -> Iterator[dramatiq.Worker]:
-    worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=threads)
+    worker = make_worker(broker, threads)
     worker.start()
     try:
         yield worker
@@ -130,6 +154,7 @@ class TestMessages:
         with working(broker):
             assert sorted(diary.wait_for(3)) == ["mail", "reports", "thumbnails"]
 
+    @only_with_dramatiqs
     def test_priorities_hold_within_a_process(self, broker: SeawallBroker, diary: Diary) -> None:
         declare(broker, diary.pass_the_door, "first").send("first")
         low = declare(broker, diary.write, "low", priority=100)
@@ -201,7 +226,8 @@ class TestDelays:
             diary.wait_for(1)
             wait_until(lambda: broker.hub.busy() == 0)
             assert stores.queue.counts([QUEUE])[0].due == 1
-            assert all(consumer.delay_queue.empty() for consumer in worker.consumers.values())
+            delays = [one.delay_queue for one in worker.consumers.values() if isinstance(one, ConsumerThread)]
+            assert all(queue.empty() for queue in delays)
             assert set(worker.consumers) == {QUEUE}
             assert diary.wait_for(2) == ["now", "late"]
         assert 0.145 <= diary.times[1] - sent < 0.3
@@ -427,13 +453,14 @@ class TestTrouble:
 
 
 class TestShutdown:
+    @only_with_dramatiqs
     def test_what_has_not_started_goes_back_at_once_and_in_order(
         self, broker: SeawallBroker, stores: Stores, diary: Diary
     ) -> None:
         slow = declare(broker, diary.pass_the_door, "slow")
         for number in range(12):
             slow.send(number)
-        worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=2)
+        worker = make_worker(broker, 2)
         worker.start()
         diary.wait_for(2)
         wait_until(lambda: broker.hub.busy() == 8)
@@ -453,7 +480,7 @@ class TestShutdown:
 
     def test_a_running_message_is_finished(self, broker: SeawallBroker, stores: Stores, diary: Diary) -> None:
         declare(broker, diary.pass_the_door, "slow").send("a")
-        worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=1)
+        worker = make_worker(broker, 1)
         worker.start()
         diary.wait_for(1)
         threading.Timer(0.05, diary.door.set).start()
@@ -744,7 +771,7 @@ def test_a_finished_call_is_settled_even_if_the_worker_stops_meanwhile(own_redis
     stores, diary = RedisStores(own_redis.url, lease=5), Diary()
     broker = SeawallBroker(stores.queue)
     declare(broker, diary.pass_the_door, "slow").send("a")
-    worker = dramatiq.Worker(broker, worker_timeout=20, worker_threads=1)
+    worker = make_worker(broker, 1)
     worker.start()
     diary.wait_for(1)
     own_redis.kill()
@@ -758,3 +785,65 @@ def test_a_finished_call_is_settled_even_if_the_worker_stops_meanwhile(own_redis
     accept(stores.queue, QUEUE, "b")
     assert stores.queue.settle(fetch(stores.queue, QUEUE)[0], Done())
     stores.close()
+
+
+class TestThreadsThatFetch:
+    """Of a worker process: an idle one sleeps at the store, one that has ended a call brings the next one along."""
+
+    def test_there_is_no_thread_but_these(self, redis_url: str, kind_of_worker: None) -> None:
+        before = set(threading.enumerate())
+        stores, diary = RedisStores(redis_url, lease=5), Diary()
+        broker = SeawallBroker(stores.another())
+        for name in ("mail", "reports", "thumbnails"):
+            declare(broker, diary.write, name, queue_name=name)
+        worker = make_ours(broker, 3)
+        worker.start()
+        assert {thread.name for thread in set(threading.enumerate()) - before} == {t.name for t in worker.workers}
+        worker.stop()
+        stores.close()
+
+    def test_under_load_a_call_costs_one_script(self, redis_url: str) -> None:
+        stores, diary = RedisStores(redis_url, lease=5), Diary()
+        broker = SeawallBroker(stores.another())
+        broker.add_lane(service_lane("chroma", 4, gated=False))
+        for queue in (WAITED, BACKGROUND):
+            declare(broker, diary.write, queue, queue_name=queue)
+        for number in range(400):
+            broker.enqueue(broker.actors[BACKGROUND].message(number))
+        before = _scripts_run(stores)
+        worker = make_ours(broker, 4)
+        worker.start()
+        diary.wait_for(400)
+        assert _scripts_run(stores) - before < 400 * 1.5
+        worker.stop()
+        stores.close()
+
+    @pytest.mark.parametrize("threads", [1, 4])
+    def test_they_go_home_at_once(self, redis_url: str, threads: int) -> None:
+        stores, diary = RedisStores(redis_url, lease=5), Diary()
+        broker = SeawallBroker(stores.another())
+        note = declare(broker, diary.write, "note")
+        worker = HubWorker(broker, worker_threads=threads)
+        worker.start()
+        note.send("a")
+        diary.wait_for(1)
+        began = time.monotonic()
+        worker.stop()
+        assert time.monotonic() - began < 1
+        assert not any(thread.is_alive() for thread in worker.workers)
+        stores.close()
+
+    def test_a_fetcher_that_gets_work_has_another_one_sleep_in_its_place(
+        self, broker: SeawallBroker, diary: Diary
+    ) -> None:
+        slow = declare(broker, diary.pass_the_door, "slow")
+        with working(broker, threads=4):
+            for number in range(4):
+                slow.send(number)
+                diary.wait_for(number + 1)
+            diary.door.set()
+
+
+def _scripts_run(stores: RedisStores) -> int:
+    stats = stores.link.command("INFO", "commandstats").decode()
+    return int(stats.partition("cmdstat_evalsha:calls=")[2].partition(",")[0] or 0)

@@ -8,13 +8,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 import requests
 
 from seawall import DeadlineExceeded, NoWorker, ResilientServiceClient, ServiceUnavailable, State
 from seawall import runtime as runtimes
+from seawall.actors.engine import Engine, engine_from_url
+from seawall.actors.queue_store import Done, Group, Want
+from seawall.actors.record import decode_call
+from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
-from seawall.calling import default_deadline
+from seawall.calling import admit, default_deadline
 from seawall.supervisor.breaker import ForceOpen
+from tests.integration.stores import answer
 from tests.support import Answer, CountingService, wait_until
 from tests.support.house import RemoteHouse, caller
 
@@ -227,3 +233,65 @@ class TestReadYourOwnWrites:
         finally:
             other.close()
         assert service.count() == 3
+
+
+class TestCosts:
+    """What a process costs its broker, however much it does."""
+
+    CALLERS = 1000
+
+    def test_a_thousand_waiting_callers_have_three_connections(
+        self, calling: runtimes.Runtime, redis_url: str, service: CountingService
+    ) -> None:
+        worker = engine_from_url(redis_url)
+        queues = queue_names("chroma-server")
+        worker.queue.beat("w", b"{}", queues, [])
+        before = self._connections(worker)
+        client = ResilientServiceClient(service.url, "Chroma Server", concurrency=8)
+        with ThreadPoolExecutor(self.CALLERS) as pool:
+            calls = [pool.submit(client.get, f"/{number}", deadline=60) for number in range(self.CALLERS)]
+            wait_until(lambda: worker.queue.counts(queues)[0].ready == self.CALLERS, 30)
+            assert self._connections(worker) - before <= 3
+            self._answer_all(worker, queues[0])
+            assert {call.result(30).status_code for call in calls} == {200}
+        worker.close()
+
+    def _answer_all(self, worker: Engine, queue: str) -> None:
+        response = answer()
+        while found := worker.queue.fetch([Group(100, (Want(queue, "", 100),))]).deliveries:
+            for delivery in found:
+                reply_to = decode_call(delivery.payload).reply_to
+                worker.queue.settle(delivery, Done(Outcome(response=response), reply_to))
+
+    @staticmethod
+    def _connections(worker: Engine) -> int:
+        assert worker.link is not None
+        listed: bytes = worker.link.command("CLIENT", "LIST")
+        return listed.count(b"\n")
+
+    def test_a_breaker_is_asked_without_the_broker(
+        self, house: RemoteHouse, redis_url: str, service: CountingService
+    ) -> None:
+        """Neither an admission nor a refusal is a round trip, and a success in good times writes nothing."""
+        client = ResilientServiceClient(service.url, "Chroma Server", 1, failure_threshold=1, health_path="/health")
+        service.script("/health", Answer(500))
+        runtime = runtimes.current()
+        view = runtime.views.of(client.service)
+        with redis.Redis.from_url(redis_url) as inside:
+            started = time.time()
+            before = self._commands(inside)
+            for _ in range(200):
+                assert admit(runtime, client.service, "id") is False
+                view.succeeded(started, view.generation)
+            assert self._commands(inside) - before < 50  # heartbeats go on
+            view.by_hand(ForceOpen())
+            before = self._commands(inside)
+            for _ in range(200):
+                with pytest.raises(ServiceUnavailable):
+                    client.get("/thing")
+            assert self._commands(inside) - before < 50
+        assert service.count("/thing") == 0
+
+    @staticmethod
+    def _commands(inside: redis.Redis) -> int:
+        return int(inside.info("stats")["total_commands_processed"])

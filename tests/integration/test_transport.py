@@ -168,6 +168,7 @@ def test_a_connection_that_was_not_used_for_long_is_not_trusted(monkeypatch: pyt
         transport = transport_to(server.url)
         transport.send(call_to(transport))
         transport.send(call_to(transport))
+        monkeypatch.setattr(wire, "TRUSTED", 0.0)
         monkeypatch.setattr(wire, "MAX_IDLE", 0.0)
         transport.send(call_to(transport))
         transport.close()
