@@ -14,11 +14,11 @@ from typing import Any
 
 from bench.figures import Result, show
 from bench.machine import describe
+from bench.page import RESULTS, write
 from bench.sections import back_to_back, backlog, breakers, idle, memory, outage, stages, throughput, trip
 from bench.services import Broker, Upstream
 from bench.stage import FULL, QUICK, Stage
 
-RESULTS = Path(__file__).parent / "results.json"
 SECTIONS: dict[str, Callable[[Stage], Result]] = {
     "idle": idle.run,
     "back-to-back": back_to_back.run,
@@ -58,12 +58,15 @@ def main() -> None:
     document = {"machine": machine, "quick": pace.quick, "minutes": round(minutes, 1), "sections": written}
     arguments.results.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.results}")
+    if not pace.quick and not arguments.only and arguments.results == RESULTS:
+        write()
 
 
 def _as_json(result: Result) -> dict[str, Any]:
     checks = [dataclasses.asdict(check) | {"met": check.met} for check in result.checks]
     columns, rows = list(result.columns), [list(row) for row in result.rows]
-    return {"title": result.title, "columns": columns, "rows": rows, "data": result.data, "checks": checks}
+    shown = {"title": result.title, "columns": columns, "rows": rows, "notes": result.notes}
+    return {**shown, "data": result.data, "checks": checks}
 
 
 if __name__ == "__main__":
