@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import click
@@ -14,42 +14,41 @@ from seawall.actors.record import Malformed, TooNew, decode_call
 from seawall.actors.redact import path_only, redact_headers
 from seawall.actors.service import DEFAULT_EXPIRES_IN, service_of_queue
 from seawall.boot import boot
+from seawall.cli.dead_letters import Chosen, chosen, filter_options, letters, take_filter
 from seawall.cli.groups import Group
 from seawall.cli.options import settings_options
+from seawall.cli.pacing import Pace
+from seawall.cli.replaying import StopSignals, Tally, progress, send_again
 from seawall.cli.tables import duration
+from seawall.cli.values import calls_a_second, reads
+from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.runtime import Runtime, registry
 
 __all__ = ["dead"]
 
-#: Dead letters read from the broker at once.
-PAGE = 100
+#: Calls a second that a replay queues: a service that has just come back is not flooded, and 1,000 take ten seconds.
+DEFAULT_RATE = 100.0
 _COLUMNS = ("ID", "DIED", "SERVICE", "REASON", "REQUEST")
-
-
-def _filters(command: Any) -> Any:
-    for add in (
-        click.option("--reason", metavar="REASON", help="Only those with this reason."),
-        click.option("--service", metavar="KEY", help="Only those of this service."),
-    ):
-        command = add(command)
-    return settings_options(command)
 
 
 @click.command("list", short_help="List them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@_filters
-def list_(service: str | None, reason: str | None, as_json: bool, **arguments: Any) -> None:
-    """List dead letters, the oldest of each queue first: id, age, service, reason and request."""
-    runtime = _boot(arguments)
-    rows = [_row(letter) for letter in _letters(runtime, service, reason)]
+@click.option("--limit", type=click.IntRange(min=1), metavar="NUMBER", help="End the list after so many.")
+@filter_options
+@settings_options
+def list_(as_json: bool, limit: int | None, **arguments: Any) -> None:
+    """List dead letters, service by service, the oldest first: id, age, service, reason and request."""
+    wanted = take_filter(arguments)
+    found = letters(_boot(arguments).engine.queue, wanted)
+    rows = map(_row, islice(found, limit))
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
-    elif rows:
-        _print_table([_shown(row) for row in rows])
     else:
-        click.echo("no dead letters")
+        _print_table([_shown(row) for row in rows])
+    if limit is not None and next(found, None) is not None:
+        click.echo(f"seawall: there are more than {limit}", err=True)
 
 
 @click.command(short_help="Print one, with its attempts and its request.")
@@ -58,42 +57,59 @@ def list_(service: str | None, reason: str | None, as_json: bool, **arguments: A
 def show(id: str, **arguments: Any) -> int:
     """Print the dead letter ID as JSON, with its attempts and its request, without secrets."""
     runtime = _boot(arguments)
-    for letter in _chosen(runtime, (id,), None, None):
-        click.echo(json.dumps(_row(letter) | _details(letter, runtime), indent=2))
-        return Exit.OK
-    return Exit.FAILED
+    letter = next((letter for letter in letters(runtime.engine.queue) if letter.id == id), None)
+    if letter is None:
+        _tell_missing(id)
+        return Exit.FAILED
+    click.echo(json.dumps(_row(letter) | _details(letter, runtime), indent=2))
+    return Exit.OK
 
 
-@click.command(short_help="Queue them again.")
+@click.command(short_help="Queue them again, at a pace.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
-@_filters
-def replay(ids: tuple[str, ...], everything: bool, service: str | None, reason: str | None, **arguments: Any) -> int:
+@click.option(
+    "--rate",
+    type=str,
+    callback=reads(calls_a_second),
+    default=DEFAULT_RATE,
+    show_default=True,
+    metavar="NUMBER",
+    help="Calls a second; 0 for as fast as possible.",
+)
+@filter_options
+@settings_options
+def replay(ids: tuple[str, ...], everything: bool, rate: float, **arguments: Any) -> int:
     """Queue dead letters again: those named, or all that match.
 
     They keep their ids and Idempotency-Keys, and start with their first attempt. Their time to expire begins anew.
+
+    Each is moved in one step. However the command ends, by ctrl-C or `kill -9` too, the same command again queues what
+    is left, and none twice.
     """
-    runtime, chosen = _pick(arguments, ids, everything, service, reason)
-    done = sum(_replay(runtime, letter) for letter in chosen)
-    click.echo(f"{done} queued again")
-    return Exit.OK if done == max(len(chosen), len(set(ids))) else Exit.FAILED
+    runtime, found = _pick(arguments, ids, everything)
+    tally = Tally(total=len(found))
+    with StopSignals() as signals:
+        _replay_all(runtime, found, tally, Pace(rate, sleep=signals.wait), signals)
+    if tally.left:
+        return signals.exit_code
+    return Exit.OK if tally.queued == max(len(found), len(set(ids))) else Exit.FAILED
 
 
 @click.command(short_help="Forget them for good.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_filters
-def purge(
-    ids: tuple[str, ...], everything: bool, service: str | None, reason: str | None, yes: bool, **arguments: Any
-) -> int:
+@filter_options
+@settings_options
+def purge(ids: tuple[str, ...], everything: bool, yes: bool, **arguments: Any) -> int:
     """Forget dead letters for good: those named, or all that match."""
-    runtime, chosen = _pick(arguments, ids, everything, service, reason)
-    if chosen and not yes:
-        click.confirm(f"Forget {len(chosen)} dead letter{'' if len(chosen) == 1 else 's'} for good?", abort=True)
-    done = sum(runtime.engine.queue.purge(letter.queue, letter.id) for letter in chosen)
+    runtime, found = _pick(arguments, ids, everything)
+    if found and not yes:
+        click.confirm(f"Forget {len(found)} dead letter{'' if len(found) == 1 else 's'} for good?", abort=True)
+    done = sum(runtime.engine.queue.purge(letter.queue, letter.id) for letter in found)
     click.echo(f"{done} forgotten")
-    return Exit.OK if done == max(len(chosen), len(set(ids))) else Exit.FAILED
+    return Exit.OK if done == max(len(found), len(set(ids))) else Exit.FAILED
 
 
 @click.group(cls=Group, sections={"Commands": (list_, show, replay, purge)})
@@ -109,35 +125,47 @@ def _boot(arguments: dict[str, Any]) -> Runtime:
     return boot(arguments, process="dead", for_people=True)[1]
 
 
-def _pick(
-    arguments: dict[str, Any], ids: tuple[str, ...], everything: bool, service: str | None, reason: str | None
-) -> tuple[Runtime, list[DeadLetter]]:
-    if not (ids or everything or service or reason):
-        raise click.UsageError("name IDs, or choose with --service, --reason or --all")
+def _pick(arguments: dict[str, Any], ids: tuple[str, ...], everything: bool) -> tuple[Runtime, list[Chosen]]:
+    """Those that the command line means, found before any is taken away, which would move the others."""
+    wanted = take_filter(arguments)
+    if not (ids or everything or wanted.narrows):
+        raise click.UsageError(
+            "name IDs, or choose with --service, --reason or --all, or with --path, --older-than or --newer-than"
+        )
     runtime = _boot(arguments)
-    return runtime, _chosen(runtime, ids, service, reason)
-
-
-def _chosen(runtime: Runtime, ids: tuple[str, ...], service: str | None, reason: str | None) -> list[DeadLetter]:
-    """Read before any is taken away, which would move the others. An id that is not among them is told."""
-    found = [letter for letter in _letters(runtime, service, reason) if not ids or letter.id in ids]
+    found = chosen(runtime.engine.queue, wanted, ids)
     for id in sorted(set(ids) - {letter.id for letter in found}):
-        click.echo(f"seawall: there is no dead letter {id}", err=True)
-    return found
+        _tell_missing(id)
+    return runtime, found
 
 
-def _letters(runtime: Runtime, service: str | None, reason: str | None) -> Iterator[DeadLetter]:
-    queue = runtime.engine.queue
-    for name in sorted(queue.queues()):
-        if service and service_of_queue(name) != service:
-            continue
-        offset = 0
-        while page := queue.dead_letters(name, offset, PAGE):
-            yield from (letter for letter in page if not reason or letter.reason == reason)
-            offset += len(page)
+def _tell_missing(id: str) -> None:
+    click.echo(f"seawall: there is no dead letter {id}", err=True)
 
 
-def _replay(runtime: Runtime, letter: DeadLetter) -> bool:
+def _replay_all(runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace, signals: StopSignals) -> None:
+    """Until the last of them or a signal. Says what was done, and what is left, whatever ends it."""
+    perhaps = ""
+    try:
+        with progress(len(found)) as step:
+            send_again(
+                found,
+                tally,
+                lambda letter: _replay(runtime, letter),
+                pace=pace,
+                stopped=lambda: signals.stop_requested,
+                step=step,
+            )
+    except BrokerUnavailable as error:
+        perhaps = ", and perhaps one more" if error.written else ""
+        raise
+    finally:
+        click.echo(f"{tally}{perhaps}")
+        if tally.left:
+            click.echo(f"seawall: {tally.left} left; the same command queues them", err=True)
+
+
+def _replay(runtime: Runtime, letter: Chosen) -> bool:
     declared = registry.find(service_of_queue(letter.queue))
     expires_in = declared.expires_in if declared is not None else DEFAULT_EXPIRES_IN
     return runtime.engine.queue.replay(letter.queue, letter.id, expires_in)
@@ -179,6 +207,9 @@ def _shown(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be; plain text, so that it needs no extra and can be cut by other tools."""
+    if not rows:
+        click.echo("no dead letters")
+        return
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     for row in (_COLUMNS, *rows):
         line = "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()

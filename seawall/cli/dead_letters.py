@@ -1,0 +1,126 @@
+"""Which dead letters are meant: the options that choose among them, and the look at the broker that finds them."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from seawall.actors.queue_store import DeadLetter, QueueStore
+from seawall.actors.record import Malformed, TooNew, decode_call
+from seawall.actors.redact import path_only
+from seawall.actors.service import service_of_queue
+from seawall.cli.values import age, reads
+
+__all__ = ["Chosen", "Filter", "chosen", "filter_options", "letters", "take_filter"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Dead letters read from the broker at once.
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a dead letter must be like. Ages are seconds since it died; None leaves a thing open."""
+
+    service: str | None = None
+    reason: str | None = None
+    path: str | None = None
+    """A shell-style pattern of the request's path without its query; `*` matches `/` too."""
+    older_than: float | None = None
+    newer_than: float | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything is asked for."""
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+    def wants_queue(self, queue: str) -> bool:
+        return self.service is None or service_of_queue(queue) == self.service
+
+    def matches(self, letter: DeadLetter, now: float) -> bool:
+        """`now` is the time in seconds since 1970. What cannot be read has no path, and matches no pattern."""
+        ago = now - letter.at
+        return (
+            self.wants_queue(letter.queue)
+            and self.reason in (None, letter.reason)
+            and (self.older_than is None or ago >= self.older_than)
+            and (self.newer_than is None or ago < self.newer_than)
+            and (self.path is None or _path_matches(letter, self.path))
+        )
+
+
+def _path_matches(letter: DeadLetter, pattern: str) -> bool:
+    try:
+        call = decode_call(letter.payload)
+    except (Malformed, TooNew):
+        return False
+    return fnmatch.fnmatchcase(path_only(call.target), pattern)
+
+
+class Chosen(NamedTuple):
+    """A dead letter by its name alone, so that very many of them fit into memory. An empty one holds no request."""
+
+    queue: str
+    id: str
+    empty: bool
+
+
+def filter_options(command: Command) -> Command:
+    """The options of a Filter; the command hands its keywords to `take_filter`."""
+    for add in (
+        click.option(
+            "--newer-than", callback=reads(age), metavar="AGE", help="Only those that died less than AGE ago."
+        ),
+        click.option(
+            "--older-than",
+            callback=reads(age),
+            metavar="AGE",
+            help="Only those that died AGE ago or before: 90s, 15m, 2h, 7d.",
+        ),
+        click.option(
+            "--path", metavar="PATTERN", help="Only those whose path, without its query, matches: '/items/*'."
+        ),
+        click.option("--reason", metavar="REASON", help="Only those with this reason."),
+        click.option("--service", metavar="KEY", help="Only those of this service."),
+    ):
+        command = add(command)
+    return command
+
+
+def take_filter(arguments: dict[str, Any]) -> Filter:
+    """The filter that was asked for, taken out of a command's keywords. Raises click's usage errors."""
+    wanted = Filter(**{field.name: arguments.pop(field.name) for field in fields(Filter)})
+    if wanted.older_than is not None and wanted.newer_than is not None and wanted.older_than >= wanted.newer_than:
+        raise click.UsageError("nothing can match: --older-than must be a shorter time than --newer-than")
+    return wanted
+
+
+def letters(store: QueueStore, wanted: Filter = Filter(), now: float | None = None) -> Iterator[DeadLetter]:
+    """Those that match, queue by queue, the oldest first; read in pages, so nothing may be taken away meanwhile.
+
+    What others take away meanwhile may hide as many further ones from this look. Raises BrokerUnavailable.
+    """
+    now = time.time() if now is None else now
+    for queue in filter(wanted.wants_queue, sorted(store.queues())):
+        offset = 0
+        while page := store.dead_letters(queue, offset, PAGE):
+            yield from (letter for letter in page if wanted.matches(letter, now))
+            offset += len(page)
+
+
+def chosen(store: QueueStore, wanted: Filter, ids: Collection[str] = ()) -> list[Chosen]:
+    """The names of those that match; with `ids` at most these, and the look ends with the last of them."""
+    left, found = set(ids), []
+    for letter in letters(store, wanted):
+        if not ids or letter.id in left:
+            found.append(Chosen(letter.queue, letter.id, not letter.payload))
+            left.discard(letter.id)
+            if ids and not left:
+                break
+    return found
