@@ -18,6 +18,8 @@ from seawall.declared import table_problems
 from seawall.errors import ConfigurationError
 from seawall.kinds import Problem
 from seawall.runtime import registry
+from seawall.schedules import registry as schedules
+from seawall.scheduling import schedule_problems
 from seawall.service_tables import ServiceTable
 from seawall.settings import SETTINGS, Settings
 
@@ -47,6 +49,7 @@ def run_checks(
     for name in modules:
         found += _import_problems(name, folder)
     found += _two_origins(settings.services, declared())
+    found += schedule_problems(settings, declared(), unknown="error" if modules else "warning")
     if not settings.memory_mode:
         found += broker_problems(settings)
     return found
@@ -88,7 +91,8 @@ def _import_problems(name: str, folder: Path) -> list[Problem]:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     try:
-        importlib.import_module(name)
+        with schedules.without_broker():
+            importlib.import_module(name)
     except ConfigurationError as error:
         return [Problem("error", f"module {name}", f"declares what cannot be used: {error}")]
     except (Exception, SystemExit) as error:

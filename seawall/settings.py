@@ -17,6 +17,7 @@ from typing import Any
 
 from seawall.errors import ConfigurationError
 from seawall.kinds import PATH, Kind, Problem, Setting, choice, flag, nearest, seconds, text, whole
+from seawall.schedule_tables import ScheduleTable
 from seawall.service_tables import ServiceTable
 from seawall.sources import Reading
 
@@ -144,6 +145,7 @@ class Settings:
         ),
     )
     services: tuple[ServiceTable, ...] = ()
+    schedules: tuple[ScheduleTable, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value came from: `argument`, `environment SEAWALL_X`, the file's name, or `default`."""
 
@@ -161,6 +163,10 @@ class Settings:
         for table in self.services:
             for key, value in table.values.items():
                 found.append((f"services.{table.key}.{key}", _without_password(str(value)), table.source))
+        for schedule in self.schedules:
+            for key, value in schedule.values.items():
+                shown = ", ".join(value) if key == "headers" else _without_password(str(value))
+                found.append((f"schedules.{schedule.name}.{key}", shown, schedule.source))
         return found
 
 
@@ -198,7 +204,8 @@ def read_settings(
 ) -> tuple[Settings, list[Problem]]:
     """The settings as far as they can be understood, and everything that is wrong; for `seawall check`."""
     reading = Reading(SETTINGS, arguments, environ, folder)
-    settings = Settings(**reading.values, services=reading.services, sources=MappingProxyType(reading.sources))
+    tables: dict[str, Any] = {"services": reading.services, "schedules": reading.schedules}
+    settings = Settings(**reading.values, **tables, sources=MappingProxyType(reading.sources))
     return settings, reading.problems + _contradictions(settings)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seawall.kinds import PATH, PREFIX, Problem, Setting, expand, nearest
+from seawall.schedule_tables import ScheduleTable, read_schedules
 from seawall.service_tables import ServiceTable, read_services
 
 __all__ = ["FILE_NAME", "Reading"]
@@ -42,6 +43,7 @@ class Reading:
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.services: tuple[ServiceTable, ...] = ()
+        self.schedules: tuple[ScheduleTable, ...] = ()
         self.problems: list[Problem] = []
         self._read_arguments(arguments)
         self._read_environment()
@@ -95,8 +97,11 @@ class Reading:
         if name == "services":
             self.services, found = read_services(given, file.name, self._environ)
             self.problems += found
+        elif name == "schedules":
+            self.schedules, found = read_schedules(given, file.name)
+            self.problems += found
         elif setting is None:
-            self._error(where, f"is not a setting{nearest(name, (*self._table, 'services'))}")
+            self._error(where, f"is not a setting{nearest(name, (*self._table, 'services', 'schedules'))}")
         elif setting.environment_only:
             self._error(where, f"may not be in the file; {_instead(setting)}")
         else:

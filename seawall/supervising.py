@@ -11,9 +11,12 @@ from seawall.errors import ConfigurationError
 from seawall.probe import Prober
 from seawall.registry import Registry
 from seawall.runtime import Runtime
+from seawall.schedules import registry as schedules
+from seawall.scheduling import declare_schedules, queue_tick
 from seawall.supervisor.leader import Leader
 from seawall.supervisor.recovery import Recovery
 from seawall.supervisor.scheduler import make_scheduler
+from seawall.supervisor.schedules import Schedules
 from seawall.supervisor.service import Supervisor
 from seawall.supervisor.trials import Trials
 from seawall.supervisor.view import BreakerView
@@ -41,7 +44,10 @@ class KnownViews:
 
 
 def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
-    """Not started yet. Raises ConfigurationError for memory mode, which has its trials in the calling process."""
+    """Not started yet; with it the file's schedules are declared.
+
+    Raises ConfigurationError for these, and for memory mode, which has its trials in the calling process.
+    """
     engine, namespace = runtime.engine, runtime.settings.namespace
     if engine.link is None:
         raise ConfigurationError("a supervisor needs a broker that it shares with others: set SEAWALL_BROKER_URL")
@@ -54,9 +60,18 @@ def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
         target=KnownViews(runtime, registry).of,
         health=prober.ask,
         has_health=prober.can_ask,
-        oldest=lambda key: engine.queue.oldest(queue_names(key)[1]),
+        oldest=lambda key: engine.queue.oldest(queue_names(key)[1], key),
+        leads=lambda: leader.leads,
+    )
+    declare_schedules(runtime.settings, registry)
+    duty = Schedules(
+        scheduler,
+        declared=schedules.ticks,
+        now=engine.breakers.now,
+        last=engine.queue.ticks,
+        enqueue=lambda name, tick: queue_tick(runtime, name, tick),
         leads=lambda: leader.leads,
     )
     recovery = Recovery(engine.queue.queues, engine.queue.sweep)
     about = {"host": socket.gethostname(), "pid": os.getpid()}
-    return Supervisor(leader, trials, recovery, engine.breakers, scheduler, about=about)
+    return Supervisor(leader, trials, recovery, engine.breakers, scheduler, schedules=duty, about=about)

@@ -22,6 +22,7 @@ from seawall.signals import Attention
 from seawall.supervisor.leader import Leader
 from seawall.supervisor.recovery import Recovery
 from seawall.supervisor.scheduler import thread_is_alive
+from seawall.supervisor.schedules import Schedules
 from seawall.supervisor.store import BreakerStore
 from seawall.supervisor.trials import Trials
 from seawall.supervisor.watchdog import Watchdog
@@ -47,7 +48,7 @@ _JOB = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
 
 
 class Supervisor:
-    """Runs `trials` and `recovery` while `leader` leads. `scheduler` is the one that the trials set their timers on, not
+    """Runs `trials`, `recovery` and `schedules` while `leader` leads. `scheduler` is the one that the trials set their timers on, not
     started yet. `about` is added to the report that status shows (host, pid ...)."""
 
     def __init__(
@@ -58,6 +59,7 @@ class Supervisor:
         store: BreakerStore,
         scheduler: Any,
         *,
+        schedules: Schedules | None = None,
         about: Mapping[str, Any] | None = None,
         tick: float = TICK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -65,6 +67,7 @@ class Supervisor:
         self._leader = leader
         self._trials = trials
         self._recovery = recovery
+        self._schedules = schedules
         self._store = store
         self._scheduler = scheduler
         self._about = {"id": leader.id, **(about or {}), "started_at": time.time()}
@@ -176,6 +179,8 @@ class Supervisor:
                 logger.info("leads no longer (term %d)", self._term)
                 self._term = 0
                 self._trials.stop()
+                if self._schedules is not None:
+                    self._schedules.stop()
             if term and (not self._term or self._missed.is_set() or self._clock() > self._read_again_at):
                 self._take_up(term)
 
@@ -187,6 +192,8 @@ class Supervisor:
         except BrokerUnavailable:
             self._missed.set()
             raise
+        if self._schedules is not None:
+            self._schedules.start()
         self._read_again_at = self._clock() + READ_AGAIN_SECONDS
         if not self._term:
             logger.info("leads now (term %d)", term)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,6 +14,7 @@ from seawall.exits import Exit
 from seawall.kinds import Problem
 from seawall.redis_link import shown_url
 from seawall.runtime import registry
+from seawall.schedules import registry as schedules
 from seawall.settings import Settings, read_settings
 
 __all__ = ["check"]
@@ -21,7 +24,7 @@ _COLORS = {"error": "red", "warning": "yellow"}
 
 @click.command(short_help="Find what is wrong before anything starts.")
 @modules_argument
-@click.option("--show", is_flag=True, help="Print every setting, its value and where it came from.")
+@click.option("--show", is_flag=True, help="Print every setting, its value and where it came from, and every schedule.")
 @settings_options
 def check(modules: tuple[str, ...], show: bool, **arguments: Any) -> int:
     """Find what is wrong with settings, services and broker, before anything starts.
@@ -32,6 +35,7 @@ def check(modules: tuple[str, ...], show: bool, **arguments: Any) -> int:
     found = [*found, *run_checks(settings, modules)]
     if show:
         _show(settings.rows())
+        _show_schedules(settings)
     for problem in dict.fromkeys(found):
         click.echo(click.style(f"{problem.severity}: ", fg=_COLORS[problem.severity], bold=True) + str(problem))
     errors = sum(problem.severity == "error" for problem in found)
@@ -46,6 +50,18 @@ def _show(rows: list[tuple[str, str, str]]) -> None:
     for name, value, source in rows:
         click.echo(f"{name:<{wide}}  {value or '-':<{broad}}  {source}")
     click.echo()
+
+
+def _show_schedules(settings: Settings) -> None:
+    """Those of the file and of the modules that were named; code wins."""
+    known = {table.name: (table.values["service"], table.ticks) for table in settings.schedules}
+    known |= {schedule.name: (schedule.service.key, schedule.ticks) for schedule in schedules.all()}
+    for name, (service, ticks) in known.items():
+        moment = ticks.after(time.time())
+        comes = "never" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        click.echo(f"schedule {name}  {service}  {ticks}  next {comes}")
+    if known:
+        click.echo()
 
 
 def _verdict(settings: Settings, warnings: list[Problem]) -> str:

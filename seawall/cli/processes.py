@@ -59,10 +59,10 @@ def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **ar
 @settings_options
 @child_options
 def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
-    """Try whether sick services are back, and return the calls of dead workers.
+    """Try whether sick services are back, return the calls of dead workers, and queue the calls of schedules.
 
-    Run two of them: one leads, the other takes over. MODULE declares the services, for their health paths. SIGTERM and
-    SIGHUP are those of a worker.
+    Run two of them: one leads, the other takes over. MODULE declares the services, for their health paths, and the
+    schedules. SIGTERM and SIGHUP are those of a worker.
     """
     with Signals() as signals:
         _, runtime = boot(arguments, modules, process="supervisor", name=process_name)

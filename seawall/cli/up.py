@@ -23,6 +23,8 @@ from seawall.exits import Exit
 from seawall.logs import setup_logging
 from seawall.redis_link import RedisLink
 from seawall.runtime import registry
+from seawall.schedules import registry as schedules
+from seawall.scheduling import schedule_problems
 from seawall.settings import Settings, load_settings
 from seawall.signals import ParentWatch, Signals
 
@@ -76,7 +78,8 @@ def up(
     with Signals(hangup_stops=True) as signals:
         settings = load_settings(arguments)
         setup_logging(settings.log_format, settings.log_level, process=process_name or "up")
-        import_modules(modules)
+        with schedules.without_broker():  # a private one is yet to be started
+            import_modules(modules)
         _need_services(settings)
         if command and shutil.which(command[0]) is None:
             click.echo(f"seawall: {command[0]}: there is no such program", err=True)
@@ -96,6 +99,8 @@ def _need_services(settings: Settings) -> None:
     runtime = runtimes.replace(None)  # the modules' clients made one; nothing is called in this process
     if runtime is not None:
         runtime.close()
+    for problem in schedule_problems(settings, registry.all()):
+        raise ConfigurationError(str(problem))
 
 
 def _port(settings: Settings) -> int:

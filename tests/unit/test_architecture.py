@@ -17,7 +17,7 @@ import seawall
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"actors", "workers", "supervisor"}
 
-#: Modules that anyone may import, and that import nothing of ours but each other. The last three are parts of settings.
+#: Modules that anyone may import, and that import nothing of ours but each other. The last five are parts of settings.
 LEAVES = {
     "seawall.errors",
     "seawall.exits",
@@ -27,8 +27,10 @@ LEAVES = {
     "seawall.signals",
 } | {
     "seawall.kinds",
+    "seawall.schedule_tables",
     "seawall.service_tables",
     "seawall.sources",
+    "seawall.ticks",
 }
 
 #: The half of the supervisor's room that holds the breaker; the other half watches over processes.
