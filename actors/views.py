@@ -23,6 +23,7 @@ def policy_of(service: Service) -> Policy:
         failure_threshold=service.failure_threshold,
         recovery_timeout=service.recovery_timeout,
         trial_lease=service.timeout[1] + TRIAL_MARGIN,
+        slow_start=service.slow_start,
     )
 
 

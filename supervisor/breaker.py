@@ -2,7 +2,8 @@
 
     CLOSED ──(failure_threshold failed calls in a row)──> OPEN
     OPEN ──(the timer ended)──> HALF_OPEN, one trial
-    HALF_OPEN ──(the trial succeeded)──> CLOSED
+    HALF_OPEN ──(the trial succeeded)──> CLOSED, at first in slow start
+    CLOSED, in slow start ──(two background attempts failed in a row)──> OPEN
     HALF_OPEN ──(the trial failed, was inconclusive, or its lease expired)──> OPEN, timer reset
 
 All times are seconds on the store's clock. A record is a value: stores compare and swap it by its `version`.
@@ -18,7 +19,9 @@ import msgspec
 from seawall.supervisor.breaker_events import (
     DEFAULT_FAILURE_THRESHOLD,
     DEFAULT_RECOVERY_TIMEOUT,
+    DEFAULT_SLOW_START,
     DEFAULT_TRIAL_LEASE,
+    AttemptFailed,
     CallFailed,
     CallSucceeded,
     Event,
@@ -35,6 +38,7 @@ from seawall.supervisor.breaker_events import (
 )
 
 __all__ = [
+    "AttemptFailed",
     "CallFailed",
     "CallSucceeded",
     "Event",
@@ -51,6 +55,7 @@ __all__ = [
     "TrialSucceeded",
     "TrialTaken",
     "effective_state",
+    "is_recovering",
     "transition",
     "trial_is_due",
     "trial_is_live",
@@ -60,6 +65,8 @@ __all__ = [
 ERROR_LENGTH = 300
 #: Characters of a call's id that tell the few calls of a streak apart.
 TAG_LENGTH = 8
+#: Background attempts that fail in a row in a slow start and open the breaker again.
+MAX_STUMBLES = 2
 
 
 class State(enum.StrEnum):
@@ -95,9 +102,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_error: str = ""
     changed_at: float = 0.0
     """When the state last changed."""
+    recovered_at: float = 0.0
+    """When it closed after it had been open, for the slow start that follows; 0 before the first time, and after a reset."""
     failure_threshold: int = DEFAULT_FAILURE_THRESHOLD
     recovery_timeout: float = DEFAULT_RECOVERY_TIMEOUT
     trial_lease: float = DEFAULT_TRIAL_LEASE
+    slow_start: float = DEFAULT_SLOW_START
+    stumbles: int = 0
+    """Background attempts that failed in a row in the slow start."""
 
 
 def transition(record: Record, event: Event, now: float) -> Record:
@@ -110,6 +122,8 @@ def transition(record: Record, event: Event, now: float) -> Record:
     match event:
         case CallFailed():
             return _call_failed(record, event, now)
+        case AttemptFailed():
+            return _attempt_failed(record, event, now)
         case CallSucceeded():
             return _call_succeeded(record, event)
         case TimerEnded():
@@ -127,11 +141,17 @@ def transition(record: Record, event: Event, now: float) -> Record:
         case ForceClose():
             return _closed(record, now, trial_until=record.trial_until, last_error=record.last_error)
         case Reset():
-            return _closed(record, now, trial_until=record.trial_until, last_error="")
+            closed = _closed(record, now, trial_until=record.trial_until, last_error="")
+            return _with(closed, recovered_at=0.0) if closed.recovered_at else closed
         case PolicyChanged():
             return _policy_changed(record, event, now)
         case _:
             assert_never(event)
+
+
+def is_recovering(record: Record, now: float) -> bool:
+    """It has closed a moment ago: background calls start slowly."""
+    return record.state is State.CLOSED and record.recovered_at > 0 and now < record.recovered_at + record.slow_start
 
 
 def trial_is_live(record: Record, now: float) -> bool:
@@ -172,12 +192,19 @@ def _call_failed(record: Record, event: CallFailed, now: float) -> Record:
     return _opened(counted, now) if counted.failures >= counted.failure_threshold else counted
 
 
+def _attempt_failed(record: Record, event: AttemptFailed, now: float) -> Record:
+    if event.generation != record.generation or not is_recovering(record, now):
+        return record
+    stumbled = _with(record, stumbles=record.stumbles + 1, last_error=event.error[:ERROR_LENGTH])
+    return _opened(stumbled, now) if stumbled.stumbles >= MAX_STUMBLES else stumbled
+
+
 def _call_succeeded(record: Record, event: CallSucceeded) -> Record:
     if record.state is not State.CLOSED or event.generation != record.generation:
         return record
-    if not record.failures or event.started < record.streak_started:
+    if event.started < record.streak_started or not (record.failures or record.stumbles):
         return record
-    return _with(record, failures=0, streak_started=0.0, streak=())
+    return _with(record, failures=0, streak_started=0.0, streak=(), stumbles=0)
 
 
 def _timer_ended(record: Record, now: float) -> Record:
@@ -227,7 +254,8 @@ def _is_current(record: Record, trial: str, now: float) -> bool:
 def _opened(record: Record, now: float, *, forced: bool = False) -> Record:
     """Open from closed. A trial that was dropped by hand may still run, so the next one waits for its lease too."""
     next_trial_at = max(now + record.recovery_timeout, record.trial_until)
-    return _changed(record, State.OPEN, now, opened_at=now, next_trial_at=next_trial_at, forced=forced, streak=())
+    opened = _with(record, opened_at=now, next_trial_at=next_trial_at, forced=forced, streak=(), stumbles=0)
+    return _changed(opened, State.OPEN, now)
 
 
 def _closed(record: Record, now: float, *, trial_until: float, last_error: str) -> Record:
@@ -237,6 +265,7 @@ def _closed(record: Record, now: float, *, trial_until: float, last_error: str) 
         failures=0,
         streak_started=0.0,
         streak=(),
+        stumbles=0,
         opened_at=0.0,
         next_trial_at=0.0,
         trial="",
@@ -244,7 +273,10 @@ def _closed(record: Record, now: float, *, trial_until: float, last_error: str) 
         forced=False,
         last_error=last_error,
     )
-    return record if closed == record else _changed(closed, State.CLOSED, now)
+    if closed == record:
+        return record
+    recovered_at = record.recovered_at if record.state is State.CLOSED else now
+    return _changed(closed, State.CLOSED, now, recovered_at=recovered_at)
 
 
 def _forced_open(record: Record, now: float) -> Record:
@@ -261,6 +293,7 @@ def _policy_changed(record: Record, policy: Policy, now: float) -> Record:
         "failure_threshold": policy.failure_threshold,
         "recovery_timeout": policy.recovery_timeout,
         "trial_lease": policy.trial_lease,
+        "slow_start": policy.slow_start,
     }
     if all(getattr(record, name) == value for name, value in fields.items()):
         return record

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 __all__ = [
     "DEFAULT_FAILURE_THRESHOLD",
     "DEFAULT_RECOVERY_TIMEOUT",
+    "DEFAULT_SLOW_START",
     "DEFAULT_TRIAL_LEASE",
+    "AttemptFailed",
     "CallFailed",
     "CallSucceeded",
     "Event",
@@ -29,6 +31,8 @@ DEFAULT_FAILURE_THRESHOLD = 5
 DEFAULT_RECOVERY_TIMEOUT = 60.0
 #: Seconds that a trial may take before it counts as failed: the default timeout of a request and half as much again.
 DEFAULT_TRIAL_LEASE = 15.0
+#: Seconds after a recovery in which the background calls in flight grow from one to their normal bound.
+DEFAULT_SLOW_START = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Policy:
     failure_threshold: int = DEFAULT_FAILURE_THRESHOLD
     recovery_timeout: float = DEFAULT_RECOVERY_TIMEOUT
     trial_lease: float = DEFAULT_TRIAL_LEASE
+    slow_start: float = DEFAULT_SLOW_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,15 @@ class CallFailed:
     generation: int
     error: str
     call: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt of a background call failed. It counts in the slow start after a recovery, and only there."""
+
+    started: float
+    generation: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,7 @@ class PolicyChanged(Policy):
 
 Event = (
     CallFailed
+    | AttemptFailed
     | CallSucceeded
     | TimerEnded
     | TrialTaken

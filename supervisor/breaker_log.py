@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from seawall.supervisor.breaker import Record, State, TrialFailed, TrialInconclusive, TrialSucceeded
+from seawall.supervisor.breaker import AttemptFailed, Record, State, TrialFailed, TrialInconclusive, TrialSucceeded
 from seawall.supervisor.folding import Step
 
 __all__ = ["log_steps"]
@@ -35,4 +35,6 @@ def _why_open(step: Step, record: Record) -> str:
         return f"trial failed, next one in {record.recovery_timeout:g}s: {record.last_error}"
     if isinstance(step.event, TrialInconclusive):
         return f"trial was inconclusive, next one in {record.recovery_timeout:g}s"
+    if isinstance(step.event, AttemptFailed):
+        return f"failed again right after its recovery: {record.last_error}"
     return f"threshold reached: {record.failures}/{record.failure_threshold}"

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from seawall.errors import BrokerUnavailable
 from seawall.redis_link import Argument, RedisLink, load_script
 from seawall.supervisor.announcements import AnnouncementReader
-from seawall.supervisor.breaker import Record
+from seawall.supervisor.breaker import Record, State
 from seawall.supervisor.server_clock import ServerClock
 from seawall.supervisor.store import CLOCK_TOLERANCE, Announced, Reconnected, Swap
 
@@ -56,7 +56,8 @@ class RedisStore:
         tolerance = CLOCK_TOLERANCE + self._clock.uncertainty
         payload = msgspec.msgpack.encode(stored)
         now, ok, *current = self._run(
-            "swap", key, expected_version, repr(assumed_now), tolerance, record.state, record.trial, payload
+            *("swap", key, expected_version, repr(assumed_now), tolerance, record.state, record.trial, payload),
+            *_slow_start(record),
         )
         if ok:
             return Swap(True, stored, now)
@@ -99,6 +100,12 @@ class RedisStore:
             raise BrokerUnavailable(f"the broker refused a breaker command: {error}", written=False) from error
         self._clock.heard(float(now), sent, self._clock.monotonic())
         return [float(now), *answer]
+
+
+def _slow_start(record: Record) -> tuple[int, int]:
+    """When the breaker recovered, and for how long the queue's fetch script then starts slowly, in ms."""
+    recovered = record.state is State.CLOSED and record.recovered_at > 0
+    return (int(record.recovered_at * 1000), int(record.slow_start * 1000)) if recovered else (0, 0)
 
 
 def _announce(payload: bytes, announced: Announced) -> None:

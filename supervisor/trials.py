@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from seawall.errors import BrokerUnavailable
 from seawall.supervisor.breaker import Record, State, TimerEnded, trial_is_due
@@ -28,6 +28,8 @@ logger = logging.getLogger("seawall.supervisor")
 
 #: Seconds between two looks while a trial is free to be taken.
 FREE_TRIAL_LOOK = 0.25
+#: Trials in a row made with calls that had failed before, after which callers are let in front: what fails may be those calls.
+STUBBORN_TRIALS = 3
 #: Seconds after which a timer tries again when the store was away.
 RETRY_SECONDS = 0.5
 #: A timer that comes late is still wanted. One may overlap an older one whose health check hangs, or that is about to
@@ -35,10 +37,20 @@ RETRY_SECONDS = 0.5
 _JOB = {"misfire_grace_time": None, "coalesce": True, "replace_existing": True, "max_instances": 1000}
 
 
+class Held(Protocol):
+    """A held call, empty where there is none; `tried` if it has failed before."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def tried(self) -> bool: ...
+
+
 class Trials:
     """`target(key)` is a breaker's view, or None for a service that nobody knows; `health(key)` asks the service's health
     path (None when it cannot be asked, True for healthy, a text for what is wrong); `oldest(key)` is the held call to try
-    with, or empty; `leads()` is asked before every trial. All may raise BrokerUnavailable. Safe for threads."""
+    with; `leads()` is asked before every trial. All may raise BrokerUnavailable. Safe for threads."""
 
     def __init__(
         self,
@@ -48,7 +60,7 @@ class Trials:
         target: Callable[[str], BreakerView | None],
         health: Callable[[str], bool | str | None],
         has_health: Callable[[str], bool],
-        oldest: Callable[[str], str],
+        oldest: Callable[[str], Held],
         leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
@@ -61,6 +73,8 @@ class Trials:
         self._active = False
         self._lock = threading.Lock()
         self._versions: dict[str, int] = {}
+        self._stubborn: dict[str, int] = {}
+        """Trials in a row with calls that had failed before, by breaker."""
         self._busy = 0
 
     def start(self) -> None:
@@ -99,6 +113,8 @@ class Trials:
             if not self._active or record.version < self._versions.get(key, 0):
                 return
             self._versions[key] = record.version
+            if record.state is State.CLOSED:
+                self._stubborn.pop(key, None)
             if record.state is State.CLOSED or record.forced:
                 self._remove(f"trial:{key}")
             elif record.state is State.HALF_OPEN and not record.trial:
@@ -149,10 +165,16 @@ class Trials:
     def _make_trial(self, key: str, target: BreakerView) -> None:
         if self._has_health(key):
             self._ask_health(key, target)
-        elif held := self._oldest(key):
-            target.take_trial(held)
+        elif (held := self._oldest(key)).id and not self._callers_first(key, target, tried=held.tried):
+            target.take_trial(held.id)
         else:
             target.apply(TimerEnded())
+
+    def _callers_first(self, key: str, target: BreakerView, *, tried: bool) -> bool:
+        """Whether callers have a look's time to take this trial: one call that always fails must not keep them out."""
+        slot_is_free = target.record.state is State.HALF_OPEN and not target.record.trial
+        self._stubborn[key] = self._stubborn.get(key, 0) + 1 if tried else 0
+        return self._stubborn[key] > STUBBORN_TRIALS and not slot_is_free
 
     def _ask_health(self, key: str, target: BreakerView) -> None:
         id = f"health:{uuid.uuid4().hex}"

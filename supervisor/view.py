@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from seawall.supervisor.breaker import (
+    AttemptFailed,
     CallFailed,
     CallSucceeded,
     Event,
@@ -21,6 +22,7 @@ from seawall.supervisor.breaker import (
     TrialSucceeded,
     TrialTaken,
     effective_state,
+    is_recovering,
     transition,
     trial_is_due,
 )
@@ -148,7 +150,14 @@ class BreakerView:
     def succeeded(self, started: float, generation: int) -> Record:
         """An attempt that started at `started` succeeded. Asks nobody unless there is a streak that it may end."""
         record = self._local.record
-        return self.apply(CallSucceeded(started, generation)) if record.failures else record
+        return self.apply(CallSucceeded(started, generation)) if record.failures or record.stumbles else record
+
+    def stumbled(self, started: float, generation: int, error: str) -> Record:
+        """An attempt of a background call failed. Asks nobody unless the service has recovered a moment ago."""
+        record = self._local.record
+        if not is_recovering(record, self._store.now()):
+            return record
+        return self.apply(AttemptFailed(started, generation, error))
 
     def trial_succeeded(self, id: str) -> Record:
         return self.apply(TrialSucceeded(id))
@@ -254,7 +263,7 @@ class NullView(BreakerView):
 def _as_event(policy: Policy | None) -> PolicyChanged | None:
     if policy is None:
         return None
-    return PolicyChanged(policy.failure_threshold, policy.recovery_timeout, policy.trial_lease)
+    return PolicyChanged(policy.failure_threshold, policy.recovery_timeout, policy.trial_lease, policy.slow_start)
 
 
 def _is_late(record: Record, event: Event) -> bool:

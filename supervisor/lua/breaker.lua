@@ -6,6 +6,9 @@
 --                               trial  id of the trial that was taken, or empty  (the queue's fetch script empties it once
 --                                      it has handed out that call)
 --                               rec    the whole record, MessagePack
+--                               closed, slow  ms when it closed after it had been open (0: not), and for how many ms background
+--                                      calls then start slowly  (read by the queue's fetch script)
+--                               hold   the queue's: ms until which the service asked for peace
 --   <ns>:breaker-keys     SET   the <key> of every stored record, so that nothing has to scan the keyspace
 --   <ns>:breakers         pub/sub channel: "<key> <rec>" for every swap that was carried out
 --
@@ -13,6 +16,7 @@
 --   read      <key>                  -> {now, v or nil, rec or nil}
 --   read_all                         -> {now, key, v, rec, key, v, rec, ...}
 --   swap      <key> <expected v, 0 = not stored yet> <assumed now> <tolerance in seconds> <state> <trial> <rec>
+--             <closed> <slow>
 --                                    -> {now, 1}                       stored as version expected + 1, and announced
 --                                    -> {now, 0, v or nil, rec or nil} refused: another version is stored, or the
 --                                                                      assumed time is off by more than the tolerance
@@ -46,14 +50,15 @@ local function read_all()
   return answer
 end
 
-local function swap(key, expected, assumed_now, tolerance, state, trial, rec)
+local function swap(key, expected, assumed_now, tolerance, state, trial, rec, closed, slow)
   local time = now()
   local stored = redis.call('HMGET', hash_of(key), 'v', 'rec')
   local same_version = tonumber(stored[1] or 0) == tonumber(expected)
   if not same_version or math.abs(tonumber(time) - tonumber(assumed_now)) > tonumber(tolerance) then
     return {time, 0, stored[1], stored[2]}
   end
-  redis.call('HSET', hash_of(key), 'v', tonumber(expected) + 1, 'state', state, 'trial', trial, 'rec', rec)
+  redis.call('HSET', hash_of(key), 'v', tonumber(expected) + 1, 'state', state, 'trial', trial, 'rec', rec,
+    'closed', closed, 'slow', slow)
   redis.call('SADD', ns .. ':breaker-keys', key)
   redis.call('PUBLISH', ns .. ':breakers', key .. ' ' .. rec)
   return {time, 1}
@@ -64,6 +69,6 @@ if command == 'read' then
 elseif command == 'read_all' then
   return read_all()
 elseif command == 'swap' then
-  return swap(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+  return swap(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
 end
 return redis.error_reply('unknown breaker command: ' .. tostring(command))

@@ -39,6 +39,9 @@ FULL = Record(
     failure_threshold=3,
     recovery_timeout=30.5,
     trial_lease=7.25,
+    recovered_at=900.5,
+    slow_start=4.5,
+    stumbles=1,
 )
 
 

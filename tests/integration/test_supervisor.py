@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from seawall.actors.queue_store import Oldest
 from seawall.exits import Exit
 from seawall.redis_link import RedisLink
 from seawall.supervisor import service, watchdog
@@ -57,7 +58,7 @@ class Rig:
             target=lambda key: self.view,
             health=self._ask,
             has_health=lambda key: self.has_health,
-            oldest=lambda key: self.held,
+            oldest=lambda key: Oldest(self.held),
             leads=lambda: self.leader.leads,
         )
         recovery = Recovery(lambda: ["chroma.background"], self._sweep)

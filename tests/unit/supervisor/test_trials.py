@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from seawall.actors.queue_store import Oldest
 from seawall.errors import BrokerUnavailable
 from seawall.supervisor.breaker import ForceClose, ForceOpen, Policy, Record, State
 from seawall.supervisor.memory_store import MemoryStore
@@ -110,7 +111,7 @@ class House:
             target=lambda key: self.view if key == "chroma" else None,
             health=self._ask,
             has_health=lambda key: self.has_health,
-            oldest=lambda key: self.held,
+            oldest=lambda key: Oldest(self.held),
             leads=lambda: self.leads,
         )
         self.store.subscribe(trials.announced)
