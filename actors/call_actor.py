@@ -18,10 +18,11 @@ from seawall.actors.backoff import parse_retry_after, retry_delay, round_delay
 from seawall.actors.delivered import Delivered
 from seawall.actors.failures import may_have_been_sent
 from seawall.actors.queue_store import Bury, Done, Later, Release, Settlement
-from seawall.actors.reasons import Verdict, judge_error, judge_status, plain_words
+from seawall.actors.reasons import Verdict, judge_error, judge_status, plain_words, ruled
 from seawall.actors.record import Attempt, Call, Progress
 from seawall.actors.redact import path_only
 from seawall.actors.replies import Outcome
+from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import RETRY_AFTER_CAP, Service
 from seawall.actors.transport import OriginMismatch
 from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
@@ -29,6 +30,9 @@ from seawall.supervisor.breaker import State, trial_is_live
 from seawall.supervisor.view import Admission, BreakerView
 
 __all__ = ["CallActor", "Send", "refusal"]
+
+#: Statuses by which a service says that it has too much to do: its Retry-After holds for all of its background calls.
+BUSY_STATUSES = frozenset({429, 503})
 
 
 class Send(Protocol):
@@ -47,10 +51,14 @@ class CallActor:
         backoff: float = 1.0,
         uniform: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
+        hold: Callable[[float], None] = lambda seconds: None,
+        count: Callable[[str], None] = lambda what: None,
+        budget: RetryBudget | None = None,
     ) -> None:
         """`now` is the breaker's clock (the server's, in seconds); `uniform` gives jitter in [0, 1).
 
-        `backoff` scales the waits between attempts; tests set it to 0.
+        `backoff` scales the waits between attempts; tests set it to 0. `hold(seconds)` keeps the service's background calls
+        back everywhere, `count(what)` adds to the fleet's counts; without a `budget` nothing limits retries.
         """
         self.service = service
         self._send = send
@@ -58,6 +66,9 @@ class CallActor:
         self._backoff = backoff
         self._uniform = uniform
         self._now = now
+        self._hold_queue = hold
+        self._count_one = count
+        self._budget = budget
         self._log = logging.getLogger(service.logger_name)
 
     def __call__(self, delivered: Delivered) -> None:
@@ -131,6 +142,7 @@ class CallActor:
     def _hold(self, call: Call) -> Settlement:
         if call.on_open == "skip":
             self._log.warning("[%s] Circuit breaker OPEN - skipping background call", self.service.name)
+            self._count_one("skipped")
             return self._done(call, Outcome(error=refusal(self._view)))
         return Release()
 
@@ -140,21 +152,22 @@ class CallActor:
         self._log.info(
             "[%s] %s (attempt %d/%d)", self.service.name, one.what, one.number, call.max_attempts, extra=one.about
         )
+        if self._budget is not None and one.is_first:
+            self._budget.call()
         try:
             one.response = self._send(call, original=delivered.original)
         except OriginMismatch:
             return self._reject(call)
         except Exception as error:
             one.error = error
-        one.verdict = _judge(one.response, one.error)
+        one.verdict = ruled(_judge(one.response, one.error), call.retry_on, one.status, one.error)
         one.took = self._now() - one.started
         return self._succeeded(one) if one.verdict.ok else self._failed(one)
 
     def _succeeded(self, one: _Try) -> Settlement:
-        status = getattr(one.response, "status_code", None)
-        if isinstance(status, int) and status >= 400:
+        if one.status >= 400:
             level = logging.INFO if one.call.waited else logging.WARNING
-            self._log.log(level, "[%s] %s answered %d", self.service.name, one.what, status, extra=one.about)
+            self._log.log(level, "[%s] %s answered %d", self.service.name, one.what, one.status, extra=one.about)
         else:
             self._log.info("[%s] ✓ %s succeeded", self.service.name, one.what, extra=one.about)
         if one.trial:
@@ -174,7 +187,10 @@ class CallActor:
             detail,
             extra=one.about,
         )
-        if one.verdict.retry and not one.trial and not one.must_not_repeat and one.number < one.call.max_attempts:
+        self._give_peace(one)
+        may_repeat = one.verdict.retry and not one.trial and not one.must_not_repeat
+        self._stumble(one)
+        if may_repeat and one.number < one.call.max_attempts and self._may_spend(one):
             return self._again(one)
         self._log.error("[%s] ✗ All %d retry attempts failed", self.service.name, one.number, extra=one.about)
         self._count(one)
@@ -183,6 +199,29 @@ class CallActor:
         if one.error is None and not one.verdict.failure:
             return self._done(one.call, Outcome(response=one.response, attempts=one.number))
         return self._done(one.call, Outcome(error=self._last_error(one), attempts=one.number))
+
+    def _give_peace(self, one: _Try) -> None:
+        """A service that is too busy may ask for a pause: none of its background calls disturbs it before."""
+        asked = one.verdict.retry_after
+        if asked and one.status in BUSY_STATUSES:
+            self._log.warning("[%s] asked for %gs of peace; its background calls wait", self.service.name, asked)
+            self._hold_queue(asked)
+
+    def _stumble(self, one: _Try) -> None:
+        """In a slow start the breaker hears of attempts too: of calls that had not failed before it, maybe by themselves."""
+        known_bad = one.progress.history and one.progress.history[0].at < self._view.record.recovered_at
+        if one.verdict.failure and not one.trial and one.is_fresh and not known_bad:
+            self._view.stumbled(one.started, one.generation, one.words)
+
+    def _may_spend(self, one: _Try) -> bool:
+        """Whether the retry is within the budget of this process; beyond it, the call ends or waits for its next round."""
+        budget = self._budget
+        if budget is None or budget.spend():
+            return True
+        text = "[%s] Retry budget used up (%d retries of %d calls in the last minute) - not retrying %s"
+        self._log.warning(text, self.service.name, budget.retries, budget.calls, one.what, extra=one.about)
+        self._count_one("retries_denied")
+        return False
 
     def _again(self, one: _Try) -> Settlement:
         """The next attempt of this call, or of this round, after the backoff or what the service asks for."""
@@ -201,7 +240,7 @@ class CallActor:
             self._view.trial_failed(one.call.id, one.words)
         elif one.trial:
             self._view.trial_inconclusive(one.call.id)
-        elif one.verdict.failure:
+        elif one.verdict.failure and (one.call.waited or one.is_fresh):
             self._view.failed(one.started, one.generation, one.words, one.call.id)
 
     def _last_error(self, one: _Try) -> Exception:
@@ -281,6 +320,21 @@ class _Try:
         self.error: Exception | None = None
         self.verdict = Verdict("", failure=False, retry=False)
         self.took = 0.0
+
+    @property
+    def status(self) -> int:
+        """Of the answer; 0 where there is none, or it is a test's mock."""
+        status = getattr(self.response, "status_code", None)
+        return status if isinstance(status, int) else 0
+
+    @property
+    def is_first(self) -> bool:
+        return not self.progress.history
+
+    @property
+    def is_fresh(self) -> bool:
+        """A background call in its first round: one that has failed a whole round may do so for a reason of its own."""
+        return not self.call.waited and not self.progress.round
 
     @property
     def must_not_repeat(self) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from seawall.actors.memory_mailbox import MemoryMailbox
 from seawall.actors.memory_queue import Clock, MemoryQueue
@@ -13,6 +11,7 @@ from seawall.actors.queue_store import LEASE, QueueStore
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
 from seawall.actors.replies import Mailbox
+from seawall.actors.tally import Tally
 from seawall.errors import ConfigurationError
 from seawall.redis_link import RedisLink, shown_url
 from seawall.supervisor.memory_store import MemoryStore
@@ -35,13 +34,14 @@ class Engine:
     queue: QueueStore
     mailbox: Mailbox
     breakers: BreakerStore
+    tally: Tally
     durable: bool
     grace: float
     link: RedisLink | None = None
 
     def close(self) -> None:
         """Close every connection. Safe twice."""
-        for part in (self.mailbox, self.queue, self.breakers, self.link):
+        for part in (self.tally, self.mailbox, self.queue, self.breakers, self.link):
             if part is not None:
                 part.close()
 
@@ -67,26 +67,20 @@ def engine_from_url(url: str, namespace: str = "seawall", *, lease: float = LEAS
 
 def _memory_engine(clock: Clock) -> Engine:
     breakers = MemoryStore(clock)
-    queue = MemoryQueue(gate=_gate(breakers), clock=clock)
+    queue = MemoryQueue(record_of=lambda key: breakers.read(key)[0], clock=clock)
     mailbox = MemoryMailbox()
     queue.register(mailbox)
-    return Engine(queue, mailbox, breakers, durable=False, grace=0.0)
-
-
-def _gate(breakers: BreakerStore) -> Callable[[str], tuple[str, str, int]]:
-    def state_and_trial(key: str) -> tuple[str, str, int]:
-        record: Any = breakers.read(key)[0]
-        return (record.state.value, record.trial, record.version) if record is not None else ("closed", "", 0)
-
-    return state_and_trial
+    return Engine(queue, mailbox, breakers, Tally(queue), durable=False, grace=0.0)
 
 
 def _redis_engine(url: str, namespace: str, lease: float) -> Engine:
     link = RedisLink(url)
+    queue = RedisQueue(link, namespace, lease=lease)
     return Engine(
-        RedisQueue(link, namespace, lease=lease),
+        queue,
         RedisMailbox(link, namespace),
         RedisStore(link, namespace),
+        Tally(queue),
         durable=True,
         grace=SUPERVISOR_GRACE,
         link=link,

@@ -94,6 +94,11 @@ class Hub:
             for queue in lane.queues:
                 self._lane_of[queue] = lane
 
+    def rebound(self, name: str, bound: int) -> None:
+        """A service was declared again: so many of its calls may be in flight in the whole fleet, 0 for any number."""
+        with self._lock:
+            self._lanes[name].bound = bound
+
     def serve(self, queue: str) -> None:
         """An actor serves this queue: fetch from it as soon as all queues of its lane are served."""
         with self._lock:
@@ -240,9 +245,10 @@ class Hub:
         with self._lock:
             for lane, group in zip(lanes, groups, strict=True):
                 lane.answered(group)
-            for lane, due in zip(lanes, fetched.due_in if fetched is not None else (), strict=False):
+            due_in, bounded = (fetched.due_in, fetched.bounded) if fetched is not None else ((), frozenset[int]())
+            for position, (lane, due) in enumerate(zip(lanes, due_in, strict=False)):
                 lane.due_at = None if due is None else now + due
-                lane.hungry = False  # taking what came sets it again where the slots run out
+                lane.hungry = position in bounded  # taking what came sets it too, where the slots run out
         if fetched is not None:
             self._receive_all(fetched.deliveries, taker)
 

@@ -22,6 +22,8 @@ class Lane:
     waited: str = ""
     background: str = ""
     gate: str = ""
+    bound: int = 0
+    """Calls of the service that may be in flight in the whole fleet; 0 for no bound."""
     busy: int = 0
     """Slots in which calls run, or are about to."""
     busy_background: int = 0
@@ -29,7 +31,7 @@ class Lane:
     promised: int = 0
     """Slots that a fetch which is under way has asked calls for."""
     hungry: bool = False
-    """Its slots ran out: more may wait, so a freed slot is worth another fetch."""
+    """Its slots ran out, or a bound across workers: more may wait, so a freed slot is worth another fetch."""
     due_at: float | None = None
     """Monotonic time of its next delayed call, as far as is known."""
     turn: int = 0
@@ -43,12 +45,13 @@ class Lane:
         return self.concurrency - self.busy - self.promised
 
     @property
+    def background_slots(self) -> int:
+        """Slots that background calls may take: one stays reserved for waited-for calls where there are several."""
+        return self.concurrency - 1 if self.waited and self.concurrency > 1 else self.concurrency
+
+    @property
     def background_room(self) -> int:
-        """Free slots that background calls may take: one stays reserved for waited-for calls where there are several."""
-        free = self.free
-        if not self.waited or self.concurrency == 1:
-            return free
-        return max(0, min(free, self.concurrency - 1 - self.busy_background))
+        return max(0, min(self.free, self.background_slots - self.busy_background))
 
     def has_room(self, queue: str) -> bool:
         return (self.free if queue == self.waited else self.background_room) > 0
@@ -84,12 +87,13 @@ class Lane:
         self.promised += free
         background = Want(self.background, self.gate, room)
         if not self.waited:
-            return Group(free, (background,))
+            return Group(free, (background,), self.bound, self.background_slots)
         waited = Want(self.waited, "", free)
         self.turn = (self.turn + 1) % BACKGROUND_TURN
         if self.turn == 0 and room > 0:
-            return Group(free, (Want(self.background, self.gate, 1), waited, background))
-        return Group(free, (waited, background))
+            wants = (Want(self.background, self.gate, 1), waited, background)
+            return Group(free, wants, self.bound, self.background_slots)
+        return Group(free, (waited, background), self.bound, self.background_slots)
 
     def answered(self, group: Group) -> None:
         """The fetch for this group is over, well or not."""
@@ -111,9 +115,10 @@ class Lane:
             self.busy_background -= 1
 
 
-def service_lane(key: str, concurrency: int, *, gated: bool) -> Lane:
+def service_lane(key: str, concurrency: int, *, gated: bool, bound: int = 0) -> Lane:
+    """`gated` by the service's breaker, or only by what the service asks for with Retry-After."""
     waited, background = queue_names(key)
-    return Lane(key, concurrency, waited, background, gate=key if gated else "")
+    return Lane(key, concurrency, waited, background, key if gated else f"-{key}", bound)
 
 
 def plain_lane(queue: str, concurrency: int) -> Lane:

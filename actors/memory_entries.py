@@ -29,7 +29,13 @@ class Entry:
     token: int = 0
     deaths: int = 0
     coalesce: str = ""
+    size: int = 0
+    """Bytes that count for the queue's cap."""
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def tried(self) -> bool:
+        return bool(self.progress.history)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +44,7 @@ class EntryQueue:
 
     name: str
     entries: dict[str, Entry] = field(default_factory=dict)
+    bytes: int = 0
     ready: OrderedDict[str, Entry] = field(default_factory=OrderedDict)
     leased: dict[str, Entry] = field(default_factory=dict)
     timers: list[tuple[float, int, Entry]] = field(default_factory=list)
@@ -48,6 +55,10 @@ class EntryQueue:
     @property
     def waited(self) -> bool:
         return self.name.endswith("." + WAITED)
+
+    def add(self, entry: Entry) -> None:
+        self.entries[entry.id] = entry
+        self.bytes += entry.size
 
     def make_ready(self, entry: Entry, now: float, *, first: bool = False) -> None:
         """Behind what has been ready or due before, or in front of everything."""
@@ -94,7 +105,8 @@ class EntryQueue:
 
     def forget(self, entry: Entry) -> None:
         self.leave_place(entry)
-        self.entries.pop(entry.id, None)
+        if self.entries.pop(entry.id, None) is not None:
+            self.bytes -= entry.size
         if entry.coalesce and self.coalesced.get(entry.coalesce) == entry.id:
             del self.coalesced[entry.coalesce]
 

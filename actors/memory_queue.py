@@ -7,11 +7,13 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from seawall.actors.delivered import LocalCall
 from seawall.actors.memory_entries import Entry, EntryQueue
+from seawall.actors.memory_gate import MemoryGates
 from seawall.actors.memory_mailbox import MemoryMailbox
 from seawall.actors.queue_store import (
     LEASE,
@@ -26,6 +28,7 @@ from seawall.actors.queue_store import (
     Fetched,
     Group,
     Later,
+    Oldest,
     Put,
     Release,
     Settlement,
@@ -36,6 +39,7 @@ from seawall.actors.record import Progress
 from seawall.actors.replies import Mailbox, Outcome, given_up
 from seawall.actors.service import service_of_queue
 from seawall.errors import CallCancelled, ResultExpired
+from seawall.supervisor.breaker import Record
 
 __all__ = ["MemoryQueue"]
 
@@ -43,6 +47,12 @@ __all__ = ["MemoryQueue"]
 DONE_LIFETIME = 60.0
 #: Seconds that a worker counts as running after its last heartbeat.
 SILENT = 5.0
+
+
+def _size(payload: Any) -> int:
+    """About what a call takes: its body is what can be large."""
+    body = payload.call.body if isinstance(payload, LocalCall) else payload
+    return len(body) if isinstance(body, (bytes, str)) else 0
 
 
 class Clock(Protocol):
@@ -69,22 +79,21 @@ def _not_kept() -> Outcome:
     return Outcome(error=ResultExpired("the call succeeded, its result was not kept"))
 
 
-#: Answers a breaker's state, the id of its trial and the record's version, for the gate that pauses a background queue.
-Gate = Callable[[str], tuple[str, str, int]]
-
-
 class MemoryQueue:
-    """A QueueStore in memory. `gate` tells a breaker's state; `clock` is the only clock that decides anything."""
+    """A QueueStore in memory. `record_of` answers a breaker's record; `clock` is the only clock that decides anything."""
 
-    def __init__(self, *, gate: Gate, clock: Clock = time, lease: float = LEASE) -> None:
-        self._gate = gate
+    def __init__(self, *, record_of: Callable[[str], Record | None], clock: Clock = time, lease: float = LEASE) -> None:
+        self._gates = MemoryGates(record_of)
         self._clock = clock
         self._lease = lease
         self._lock = threading.Condition(threading.RLock())
         self._queues: dict[str, EntryQueue] = {}
         self._done: dict[str, tuple[float, Outcome | None]] = {}
         self._ends: list[tuple[float, str]] = []
-        self._tickets: dict[str, tuple[str, int]] = {}
+        self._firsts: dict[tuple[str, str], tuple[float, str]] = {}
+        """When a dedupe key ends, and the call that has it."""
+        self._ticks: dict[str, float] = {}
+        self._tallied: Counter[tuple[str, str]] = Counter()
         self._seen: float | None = None
         self._grace_until = 0.0
         self._watching: dict[str, list[Mailbox]] = {}
@@ -110,19 +119,26 @@ class MemoryQueue:
         self._forget_ended(now)
         if put.id in queue.entries or put.id in self._done:
             return Accepted(True, workers)
+        if (first := self._first(put, now)) is not None:
+            return Accepted(True, workers, first=first)
         older = queue.entries.get(queue.coalesced.get(put.coalesce, ""))
         if older is not None and older.lease is not None:
             older = None
+        size = _size(put.payload)
         if put.cap and len(queue.entries) - (older is not None) >= put.cap:
-            return Accepted(False, workers)
+            return Accepted(False, workers, full="calls")
+        if put.cap_bytes and queue.bytes - (older.size if older is not None else 0) + size > put.cap_bytes:
+            return Accepted(False, workers, full="bytes")
+        self._remember_first(put, now)
         due = older.due if older is not None else None
         if older is not None:
             self._replace(queue, older)
-        entry = Entry(put.id, put.payload, coalesce=put.coalesce)
+        entry = Entry(put.id, put.payload, coalesce=put.coalesce, size=size)
         entry.expires = now + put.expires_in if put.expires_in > 0 else None
-        queue.entries[put.id] = entry
-        if put.delay > 0:
-            queue.make_due(entry, now + put.delay)
+        queue.add(entry)
+        start = max(now + put.delay, put.not_before)
+        if start > now:
+            queue.make_due(entry, start)
         else:
             queue.make_ready(entry, now)
         if older is not None and older.progress.history:
@@ -131,8 +147,26 @@ class MemoryQueue:
             queue.coalesced[put.coalesce] = put.id
         return Accepted(True, workers, older.id if older is not None else "")
 
+    def _first(self, put: Put, now: float) -> str | None:
+        """The id of the call that stands for this one; empty for a schedule's tick that was there, None where there is none."""
+        if put.tick is not None and self._ticks.get(put.tick[0], -math.inf) >= put.tick[1]:
+            return ""
+        ends, first = self._firsts.get((put.queue, put.dedupe), (0.0, ""))
+        if not put.dedupe or ends <= now:
+            return None
+        self._tallied[service_of_queue(put.queue), "deduped"] += 1
+        return first
+
+    def _remember_first(self, put: Put, now: float) -> None:
+        if put.dedupe:
+            self._firsts = {key: first for key, first in self._firsts.items() if first[0] > now}
+            self._firsts[put.queue, put.dedupe] = now + put.dedupe_window, put.id
+        if put.tick is not None:
+            self._ticks[put.tick[0]] = put.tick[1]
+
     def _replace(self, queue: EntryQueue, older: Entry) -> None:
         queue.forget(older)
+        self._tallied[service_of_queue(queue.name), "coalesced"] += 1
         self._conclude(
             older.id, Outcome(error=CallCancelled("the call was replaced by a newer one before it started")), 0
         )
@@ -151,33 +185,41 @@ class MemoryQueue:
             for want in group.wants:
                 if may_reap:
                     self._reap(self._queue(want.queue), now)
-                taken, queue_due = self._fetch_queue(want, min(free, want.limit), now)
+                taken, queue_due = self._fetch_queue(group, want, min(free, want.limit), now)
                 free -= len(taken)
                 deliveries += taken
                 due += queue_due
             due_in.append(max(0.0, min(due) - now) if due else None)
         return Fetched(tuple(deliveries), tuple(due_in))
 
-    def _fetch_queue(self, want: Want, room: int, now: float) -> tuple[list[Delivery], list[float]]:
+    def _fetch_queue(self, group: Group, want: Want, room: int, now: float) -> tuple[list[Delivery], list[float]]:
+        """What starts now, and the times at which more may."""
         queue = self._queue(want.queue)
-        state, *trial = self._gate(want.gate) if want.gate else ("closed",)
-        if state != "closed":
-            return self._fetch_trial(queue, want.gate, trial, now) if room > 0 else [], []
+        if group.bound:
+            names = {one.queue for one in group.wants}
+            room = min(room, group.bound - sum(len(self._queue(name).leased) for name in names))
+        if not self._gates.is_closed(want.gate):
+            return self._fetch_trial(queue, want.gate, now) if room > 0 else [], []
+        if (held := self._gates.held_until(want.gate)) > now:
+            return [], [held]
+        due = []
+        ramp = self._gates.slow_start(want.gate, now, group.bound or group.slots)
+        if ramp is not None:
+            room = min(room, ramp[0] - len(queue.leased))
+            due.append(now + ramp[1])
         queue.promote(now)
         found: list[Delivery] = []
         while queue.ready and len(found) < room:
             if delivery := self._deliver(queue, next(iter(queue.ready.values())), now, trial=False):
                 found.append(delivery)
         head = queue.next_timer()
-        return found, [head[0]] if head is not None else []
+        return found, [*due, head[0]] if head is not None else due
 
-    def _fetch_trial(self, queue: EntryQueue, gate: str, trial: Any, now: float) -> list[Delivery]:
-        """The call of the breaker's trial, once for each time that the trial is taken: a dead worker's has failed."""
-        ticket = tuple(trial)
-        entry = queue.entries.get(ticket[0])
-        if entry is None or entry.lease is not None or self._tickets.get(gate) == ticket:
+    def _fetch_trial(self, queue: EntryQueue, gate: str, now: float) -> list[Delivery]:
+        entry = queue.entries.get(self._gates.trial(gate))
+        if entry is None or entry.lease is not None:
             return []
-        self._tickets[gate] = ticket
+        self._gates.trial_is_handed_out(gate)
         delivery = self._deliver(queue, entry, now, trial=True)
         return [delivery] if delivery is not None else []
 
@@ -397,15 +439,34 @@ class MemoryQueue:
     def _is_recent(self, beat: float) -> bool:
         return self._clock.time() - beat <= SILENT
 
-    def oldest(self, queue: str) -> str:
+    def oldest(self, queue: str, gate: str) -> Oldest:
         with self._lock:
-            entries = self._queue(queue)
-            if entries.ready:
-                return next(iter(entries.ready))
-            now = self._clock.time()
+            entries, now = self._queue(queue), self._clock.time()
+            if self._gates.held_until(gate) > now:
+                return Oldest()
+            ready = list(itertools.islice(entries.ready.values(), 100))
+            if ready:
+                found = next((entry for entry in ready if not entry.tried), ready[0])
+                return Oldest(found.id, found.tried)
             waiting = sorted((e for e in entries.entries.values() if e.due is not None), key=lambda e: e.due or 0)
-            tried = [e.id for e in waiting if (e.due or 0) <= now or e.progress.history]
-            return tried[0] if tried else ""
+            may = [entry for entry in waiting if (entry.due or 0) <= now or entry.tried]
+            return Oldest(may[0].id, may[0].tried) if may else Oldest()
+
+    def hold(self, gate: str, seconds: float) -> None:
+        with self._lock:
+            self._gates.hold(gate, self._clock.time() + seconds)
+
+    def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
+        with self._lock:
+            return {name: self._ticks.setdefault(name, self._clock.time()) for name in schedules}
+
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
+        with self._lock:
+            self._tallied.update(counts)
+
+    def tally(self) -> dict[tuple[str, str], int]:
+        with self._lock:
+            return dict(self._tallied)
 
     def queues(self) -> list[str]:
         with self._lock:

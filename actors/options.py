@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from http.cookiejar import CookieJar
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
-__all__ = ["CallOptions", "Headers", "WaitOptions", "check_options"]
+__all__ = ["BackgroundCallOptions", "CallOptions", "EnqueueOptions", "Headers", "WaitOptions", "check_options"]
 
 Params: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | str | bytes
 Data: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | str | bytes | bytearray | memoryview
@@ -33,9 +34,35 @@ class CallOptions(TypedDict, total=False):
 
 
 class WaitOptions(CallOptions, total=False):
-    """What a waited-for call takes besides: `deadline`, seconds for all of it, queue and attempts and backoffs."""
+    """What a waited-for call takes besides.
+
+    `deadline` is seconds for all of it, queue and attempts and backoffs. `retry_on` lists the statuses and errors after
+    which an attempt is repeated. `fallback` is returned instead of raising: a value, or a function of the exception.
+    """
 
     deadline: float | None
+    retry_on: Iterable[int | str | type[BaseException]]
+    fallback: Any
+
+
+class BackgroundCallOptions(CallOptions, total=False):
+    """What a background call takes besides; `ResilientServiceClient.enqueue` says what each of them means."""
+
+    delay: float
+    not_before: float | datetime
+    expires_in: float | None
+    coalesce: str
+    dedupe: str
+    dedupe_window: float
+    on_open: Literal["hold", "skip"]
+    rounds: int
+    retry_on: Iterable[int | str | type[BaseException]]
+
+
+class EnqueueOptions(BackgroundCallOptions, total=False):
+    """And one whose handle is kept: `keep_result`, seconds for which its result can be asked for."""
+
+    keep_result: float
 
 
 _KNOWN = frozenset(CallOptions.__annotations__)

@@ -8,7 +8,7 @@ Both stores pass one conformance suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -29,6 +29,7 @@ __all__ = [
     "Fetched",
     "Group",
     "Later",
+    "Oldest",
     "Put",
     "QueueStore",
     "Release",
@@ -51,9 +52,17 @@ class Put(msgspec.Struct, frozen=True):
     id: str
     payload: Any
     delay: float = 0.0
+    not_before: float = 0.0
+    """Time on the store's clock in seconds before which it must not start; 0 where there is none."""
     expires_in: float = 0.0
     coalesce: str = ""
+    dedupe: str = ""
+    dedupe_window: float = 0.0
+    """Seconds in which a call with the same `dedupe` key, of the same queue, is not accepted again."""
+    tick: tuple[str, float] | None = None
+    """A schedule's name and the time of its tick: accepted only if it is later than the schedule's last one."""
     cap: int = 0
+    cap_bytes: int = 0
     hand: bool = False
     """May be handed to an idle fetcher on the spot (a waited-for call, of a service without a bound across workers)."""
     mailbox: str = ""
@@ -62,15 +71,26 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """`accepted` is False when the queue is full; `workers` is how many serve the queue; `replaced` an older call's id."""
+    """`accepted` is False when the queue is full; `workers` is how many serve the queue; `replaced` an older call's id.
+
+    `first` is the id of the call that stands for this one, because it came first: the same dedupe key, or the same tick
+    (then empty: nobody knows its id).
+    """
 
     accepted: bool
     workers: int
     replaced: str = ""
+    first: str | None = None
+    full: Literal["", "calls", "bytes"] = ""
+    """Which cap the queue has reached."""
 
 
 class Want(msgspec.Struct, frozen=True):
-    """At most `limit` calls from `queue`, unless the breaker named by `gate` is open."""
+    """At most `limit` calls from `queue`, unless the breaker named by `gate` is open.
+
+    A gate with a "-" before its name is the one of a service without a breaker: only what the service asked for by
+    Retry-After counts.
+    """
 
     queue: str
     gate: str
@@ -78,10 +98,16 @@ class Want(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Queues that share `free` slots, in the order in which they are served."""
+    """Queues that share `free` slots, in the order in which they are served.
+
+    `bound` is how many of their calls may be in flight in the whole fleet, 0 for no bound; `slots` how many background
+    calls this process runs at once: the bound towards which a slow start grows, together with the other workers'.
+    """
 
     free: int
     wants: tuple[Want, ...]
+    bound: int = 0
+    slots: int = 0
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -106,6 +132,8 @@ class Fetched(msgspec.Struct, frozen=True):
 
     deliveries: tuple[Delivery, ...] = ()
     due_in: tuple[float | None, ...] = ()
+    bounded: frozenset[int] = frozenset()
+    """The positions of groups of which more waits than a bound across workers lets start."""
 
     @property
     def next_due_in(self) -> float | None:
@@ -176,6 +204,13 @@ class Counts(msgspec.Struct, frozen=True):
     oldest: float
 
 
+class Oldest(msgspec.Struct, frozen=True):
+    """The waiting call that a trial should be made with, empty where there is none; `tried` if it has failed before."""
+
+    id: str = ""
+    tried: bool = False
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     queue: str
     id: str
@@ -224,8 +259,24 @@ class QueueStore(Protocol):
 
     def workers_serving(self, queue: str) -> int: ...
 
-    def oldest(self, queue: str) -> str:
-        """The id of the waiting call that a breaker's trial should be made with; empty where there is none."""
+    def oldest(self, queue: str, gate: str) -> Oldest:
+        """The call for a trial of the breaker `gate`: the one that waits longest, of those that never failed if there are any."""
+        ...
+
+    def hold(self, gate: str, seconds: float) -> None:
+        """Hand out no background call behind this gate for so long: its service asked for that."""
+        ...
+
+    def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
+        """When each schedule's last tick was accepted, on the store's clock; for one that was never seen, now, which is noted."""
+        ...
+
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Add to the fleet's counts, by service and what is counted."""
+        ...
+
+    def tally(self) -> dict[tuple[str, str], int]:
+        """The fleet's counts: how often something happened to a service's calls (coalesced, deduped, skipped ...)."""
         ...
 
     def queues(self) -> list[str]: ...

@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -22,7 +24,7 @@ from seawall.errors import (
     TokenUnavailable,
 )
 
-__all__ = ["Verdict", "judge_error", "judge_status", "plain_words"]
+__all__ = ["RETRY_NAMES", "Verdict", "judge_error", "judge_status", "plain_words", "retry_rules", "ruled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,64 @@ def judge_error(error: BaseException) -> Verdict | None:
         if isinstance(error, kind):
             return Verdict(words, failure=failure, retry=retry)
     return None
+
+
+#: The errors that `retry_on` may name, as they travel: no code names come from the wire. A name holds for subclasses too.
+RETRY_NAMES = MappingProxyType(
+    {
+        "timeout": requests.Timeout,
+        "connect-timeout": requests.ConnectTimeout,
+        "read-timeout": requests.ReadTimeout,
+        "connection": requests.ConnectionError,
+        "tls": requests.exceptions.SSLError,
+        "truncated": requests.exceptions.ChunkedEncodingError,
+        "unreadable": requests.exceptions.ContentDecodingError,
+        "any": requests.RequestException,
+    }
+)
+
+
+def retry_rules(rules: Iterable[object]) -> tuple[int | str, ...]:
+    """What a `retry_on=` holds, in the form in which it travels: statuses from 400 to 599, and names of errors.
+
+    An exception of `requests` is given by its class or its name here. Raises TypeError or ValueError.
+
+    >>> retry_rules([503, requests.Timeout, "connection"])
+    (503, 'timeout', 'connection')
+    """
+    if isinstance(rules, (str, bytes, int, type)):
+        raise TypeError(f"retry_on must be a list of statuses and errors, such as [503, 'timeout'], not {rules!r}")
+    return tuple(_rule(one) for one in rules)
+
+
+def _rule(one: object) -> int | str:
+    if isinstance(one, int) and not isinstance(one, bool):
+        if 400 <= one <= 599:
+            return one
+        raise ValueError(f"retry_on: {one} is no status from 400 to 599")
+    known = {kind: name for name, kind in RETRY_NAMES.items()}
+    if isinstance(one, type) and one in known:
+        return known[one]
+    if isinstance(one, str) and one in RETRY_NAMES:
+        return one
+    shown = one.__name__ if isinstance(one, type) else repr(one)
+    raise ValueError(f"retry_on: {shown} is neither a status nor one of {', '.join(RETRY_NAMES)} (or their classes)")
+
+
+def ruled(verdict: Verdict, rules: tuple[int | str, ...], status: object, error: BaseException | None) -> Verdict:
+    """The verdict under a `retry_on`: it alone says whether the attempt may be repeated. Without rules as it was.
+
+    An answer that counts as a success, such as 409, is none any more if it is to be repeated.
+    """
+    if not rules:
+        return verdict
+    if error is None:
+        named = status in rules
+    else:
+        named = any(isinstance(error, kind) for name, kind in RETRY_NAMES.items() if name in rules)
+    if verdict.ok:
+        return Verdict(f"Answer {status}", failure=False, retry=True) if named else verdict
+    return replace(verdict, retry=named)
 
 
 _URL_TAIL = re.compile(r"(\?|#)[^\s'\")]*")

@@ -69,6 +69,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The mailbox of the process that waits; empty when nobody does."""
     on_open: str = "hold"
     keep_result: float = 0.0
+    retry_on: tuple[int | str, ...] = ()
+    """Statuses and names of errors (`reasons.RETRY_NAMES`) after which an attempt is repeated; empty for the usual ones."""
     rounds: int = 0
     """Rounds before the call is given up; 0 means until it expires."""
     trial: bool = False

@@ -24,6 +24,7 @@ from seawall.actors.queue_store import (
     Fetched,
     Group,
     Later,
+    Oldest,
     Put,
     Release,
     Settlement,
@@ -53,7 +54,10 @@ REAP_SHARE = 0.2
 
 _SCRIPTS = {
     name: load_script("seawall.actors", name, prelude="queue")
-    for name in ("put", "turn", "again", "reap", "expire", "beat", "leave", "cancel", "look", "sweep", "dead")
+    for name in (
+        *("put", "turn", "again", "reap", "expire", "beat", "leave", "cancel", "look", "sweep", "dead"),
+        *("hold", "ticks", "count"),
+    )
 }
 
 
@@ -82,12 +86,16 @@ class RedisQueue:
         return [one for batch, answer in zip(batches, answers, strict=True) for one in _accepted(batch, answer)]
 
     def _put_arguments(self, batch: Sequence[Put]) -> list[Argument]:
-        first, plain = batch[0], len(batch) > 1
+        first, plain = batch[0], _is_plain(batch[0])
         hand = self._lease_ms if first.hand else 0
         arguments: list[Argument] = [self._prefix, first.mailbox, first.mark, first.queue, first.cap, hand]
-        arguments += [int(plain), _ms(first.expires_in)]
+        arguments += [int(plain), _ms(first.expires_in), first.cap_bytes]
         for put in batch:
-            arguments += (put.id, put.payload) if plain else (put.id, put.payload, _ms(put.delay), put.coalesce)
+            arguments += (put.id, put.payload)
+            if not plain:
+                schedule, tick = put.tick or ("", 0.0)
+                arguments += (_ms(put.delay), _ms(put.not_before), put.coalesce)
+                arguments += (put.dedupe, _ms(put.dedupe_window), schedule, _ms(tick))
         return arguments
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:
@@ -133,13 +141,14 @@ class RedisQueue:
             raise
         for heard in unheard:
             self._unheard.pop(heard, None)
-        settled, now_ms, due_ms, overdue, *rows = turn
+        settled, now_ms, due_ms, overdue, bounded, *rows = turn
         self._clock = (now_ms, time.monotonic())
         deliveries = tuple(_delivery(queues[row[0] - 1], row, now_ms / 1000) for row in rows)
         if overdue:
             self._expire({queues[number - 1] for number in overdue})
         due_in = tuple(ms / 1000 if ms >= 0 else None for ms in due_ms)
-        return bool(earlier[0] if earlier else settled), Fetched(deliveries, due_in)
+        turned_away = frozenset(group - 1 for group in bounded)
+        return bool(earlier[0] if earlier else settled), Fetched(deliveries, due_in, turned_away)
 
     def _expire(self, queues: Iterable[str]) -> None:
         """A fetch has met calls whose time is over. Should this fail, the next sweep finds them."""
@@ -200,9 +209,29 @@ class RedisQueue:
     def workers_serving(self, queue: str) -> int:
         return int(self._link.run(_SCRIPTS["look"], self._prefix, "next", queue))
 
-    def oldest(self, queue: str) -> str:
-        found: bytes = self._link.run(_SCRIPTS["look"], self._prefix, "oldest", queue)
-        return found.decode()
+    def oldest(self, queue: str, gate: str) -> Oldest:
+        id, tried = self._link.run(_SCRIPTS["look"], self._prefix, "oldest", queue, gate)
+        return Oldest(id.decode(), bool(tried))
+
+    def hold(self, gate: str, seconds: float) -> None:
+        self._link.run(_SCRIPTS["hold"], self._prefix, gate, _ms(seconds))
+
+    def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
+        last = self._link.run(_SCRIPTS["ticks"], self._prefix, *schedules)
+        return {schedule: int(ms) / 1000 for schedule, ms in zip(schedules, last, strict=True)}
+
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
+        pairs = [part for (service, what), times in counts.items() for part in (f"{service} {what}", times)]
+        self._link.run(_SCRIPTS["count"], self._prefix, *pairs)
+
+    def tally(self) -> dict[tuple[str, str], int]:
+        stored = self._link.command("HGETALL", f"{self._prefix}counts")
+        fields = stored.items() if isinstance(stored, dict) else zip(stored[::2], stored[1::2], strict=True)
+        found: dict[tuple[str, str], int] = {}
+        for field, times in fields:
+            service, _, what = field.decode().partition(" ")
+            found[service, what] = int(times)
+        return found
 
     def queues(self) -> list[str]:
         return sorted(name.decode() for name in self._link.command("SMEMBERS", f"{self._prefix}queues"))
@@ -235,7 +264,7 @@ class RedisQueue:
 
     def flush(self, queue: str) -> None:
         base = f"{self._prefix}q:{queue}:"
-        names = ("msg", "prog", "tok", "deaths", "ready", "due", "lease", "exp", "co", "cokey", "wake")
+        names = ("msg", "bytes", "prog", "tok", "deaths", "ready", "due", "lease", "exp", "co", "cokey", "wake")
         self._link.command("DEL", *[base + name for name in names])
 
     def wait(
@@ -279,8 +308,13 @@ def _batches(puts: Sequence[Put]) -> Iterator[Sequence[Put]]:
 
 
 def _alike(first: Put, put: Put) -> bool:
-    plain = not (first.delay or first.coalesce or put.delay or put.coalesce)
-    return plain and (first.queue, first.expires_in, first.cap) == (put.queue, put.expires_in, put.cap)
+    same = (first.queue, first.expires_in, first.cap, first.cap_bytes)
+    return _is_plain(first) and _is_plain(put) and same == (put.queue, put.expires_in, put.cap, put.cap_bytes)
+
+
+def _is_plain(put: Put) -> bool:
+    """It may start now, and no other call has to do with it."""
+    return not (put.delay or put.not_before or put.coalesce or put.dedupe or put.tick)
 
 
 def _accepted(batch: Sequence[Put], answer: Any) -> list[Accepted | Exception]:
@@ -295,7 +329,14 @@ def _accepted(batch: Sequence[Put], answer: Any) -> list[Accepted | Exception]:
     workers, *each = answer
     if not each:
         return [Accepted(True, workers)] * len(batch)
-    return [Accepted(state >= 0, workers, replaced.decode()) for state, replaced in each]
+    return [_answer(state, workers, other.decode()) for state, other in each]
+
+
+def _answer(state: int, workers: int, other: str) -> Accepted:
+    """As `put.lua` has it."""
+    if state < 0:
+        return Accepted(False, workers, full="calls" if state == -1 else "bytes")
+    return Accepted(True, workers, first=other) if state == 2 else Accepted(True, workers, other)
 
 
 def _unheard_arguments(unheard: Mapping[str, Sequence[str]]) -> list[Argument]:
@@ -308,7 +349,7 @@ def _unheard_arguments(unheard: Mapping[str, Sequence[str]]) -> list[Argument]:
 def _group_arguments(groups: Sequence[Group]) -> list[Argument]:
     arguments: list[Argument] = [len(groups)]
     for group in groups:
-        arguments += [group.free, len(group.wants)]
+        arguments += [group.free, group.bound, group.slots, len(group.wants)]
         for want in group.wants:
             arguments += [want.queue, want.gate, want.limit]
     return arguments

@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from seawall.errors import ConfigurationError
+from seawall.supervisor.breaker_events import DEFAULT_SLOW_START
 
 __all__ = ["Service", "origin_of", "queue_names", "service_key", "service_of_queue", "split_timeout"]
 
@@ -31,6 +32,10 @@ DEFAULT_MAX_RESPONSE_BYTES = 10 * 1024 * 1024
 DEFAULT_EXPIRES_IN = 24 * 3600.0
 #: Calls that one service's background queue may hold.
 DEFAULT_QUEUE_CAP = 100_000
+#: Bytes of the payloads that one service's background queue may hold.
+DEFAULT_QUEUE_CAP_BYTES = 256 * 1024 * 1024
+#: Retries that a worker process makes of a service's calls, as a share of the calls of the last minute.
+DEFAULT_RETRY_BUDGET = 0.2
 #: Share by which a backoff may be lengthened at random, so that callers do not retry in step.
 DEFAULT_JITTER = 0.1
 #: Seconds that a service may make its callers wait by Retry-After.
@@ -48,6 +53,7 @@ class Service:
     """A declared service. `base_url` may hold credentials: it stays in the process that declared it.
 
     `timeout` is (connect, total): seconds to connect, and seconds for the whole attempt, drip included.
+    `max_in_flight` bounds its calls in flight in the whole fleet, 0 does not. `retry_on` is empty for the usual rules.
     """
 
     key: str
@@ -68,6 +74,11 @@ class Service:
     when_broker_down: Literal["run", "raise"] = "run"
     expires_in: float = DEFAULT_EXPIRES_IN
     queue_cap: int = DEFAULT_QUEUE_CAP
+    queue_cap_bytes: int = DEFAULT_QUEUE_CAP_BYTES
+    max_in_flight: int = 0
+    slow_start: float = DEFAULT_SLOW_START
+    retry_on: tuple[int | str, ...] = ()
+    retry_budget: float = DEFAULT_RETRY_BUDGET
     breaker: bool = True
     trust_env: bool = False
 

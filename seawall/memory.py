@@ -78,7 +78,7 @@ class LocalHouse:
                 target=self._view,
                 health=self._prober.ask,
                 has_health=self._prober.can_ask,
-                oldest=lambda key: self._engine.queue.oldest(queue_names(key)[1]),
+                oldest=lambda key: self._engine.queue.oldest(queue_names(key)[1], key),
             )
         self._trials.start()
 

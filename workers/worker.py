@@ -25,6 +25,7 @@ from seawall.actors.call_actor import CallActor, Send
 from seawall.actors.engine import Engine
 from seawall.actors.lanes import service_lane
 from seawall.actors.record import Call
+from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
@@ -72,6 +73,7 @@ class CallWorker:
         self._observe = observe
         self._services: dict[str, Service] = {}
         self._transports: dict[str, Transport] = {}
+        self._budgets: dict[str, RetryBudget] = {}
         self._worker: HubWorker | None = None
         self._stopping = threading.Event()
         self._pulse: threading.Thread | None = None
@@ -97,18 +99,43 @@ class CallWorker:
         self._transports[service.key] = transport
         send = transport.send if self._observe is None else self._observed(transport.send, self._observe)
         now = self._engine.breakers.now
-        actor = CallActor(service, send, self._views.of(service), backoff=self._backoff, now=now)
+        actor = CallActor(
+            service,
+            send,
+            self._views.of(service),
+            backoff=self._backoff,
+            now=now,
+            hold=lambda seconds: self._hold(service.key, seconds),
+            count=lambda what: self._engine.tally.add(service.key, what),
+            budget=self._budget_of(service, known),
+        )
         if known is not None:
             for queue in queue_names(service.key):
                 self.broker.actors[queue].fn = actor
+            self.broker.hub.rebound(service.key, service.max_in_flight)
             return
-        self.broker.add_lane(service_lane(service.key, service.concurrency, gated=service.breaker))
+        lane = service_lane(service.key, service.concurrency, gated=service.breaker, bound=service.max_in_flight)
+        self.broker.add_lane(lane)
         for queue in queue_names(service.key):
             declare = dramatiq.actor(actor_name=queue, queue_name=queue, broker=self.broker)
             declare(actor)
         if self._worker is not None:
             for _ in range(service.concurrency):
                 self._worker._add_worker()
+
+    def _hold(self, key: str, seconds: float) -> None:
+        try:
+            self._engine.queue.hold(key, seconds)
+        except (BrokerUnavailable, ResponseError) as error:  # the call itself waits all the same
+            logger.debug("the queue of %s is not held: %s", key, error)
+
+    def _budget_of(self, service: Service, known: Service | None) -> RetryBudget | None:
+        """One that was declared again goes on with its budget. Memory mode has none: its callers are few, and wait here."""
+        if self._session_mode:
+            return None
+        if known is None or known.retry_budget != service.retry_budget:
+            self._budgets[service.key] = RetryBudget(service.retry_budget)
+        return self._budgets[service.key]
 
     @staticmethod
     def _observed(send: Send, observe: Callable[[Call], None]) -> Send:
@@ -218,7 +245,7 @@ class CallWorker:
             if view.record.state is State.CLOSED or not view.admit().may_take_trial:
                 continue
             try:
-                held = self._engine.queue.oldest(queue_names(key)[1])
+                held = self._engine.queue.oldest(queue_names(key)[1], key).id
                 if held and view.take_trial(held):
                     self.broker.hub.poke()
             except (BrokerUnavailable, ResponseError) as error:

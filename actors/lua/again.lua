@@ -28,6 +28,7 @@ if token_of(Q, id) ~= token then
   return 0
 end
 local leased = redis.call('ZREM', Q .. 'lease', id) == 1  -- first of all, see work_without_memory()
+make_room(Q)
 if verb == 'bury' then
   if ARGV[9] ~= '' then
     redis.call('HSET', Q .. 'prog', id, ARGV[9])

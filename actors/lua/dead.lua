@@ -41,6 +41,7 @@ elseif verb == 'replay' then
   redis.call('DEL', P .. 'done:' .. id)
   redis.call('ZREM', Q .. 'ended', id)
   redis.call('HSET', Q .. 'msg', id, payload)
+  weigh(Q, #payload)
   redis.call('HSET', Q .. 'tok', id, whole(NOW))  -- no delivery of its earlier life has such a token
   if tonumber(ARGV[5]) > 0 then
     redis.call('ZADD', Q .. 'exp', whole(NOW + ARGV[5]), id)

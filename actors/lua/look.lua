@@ -5,7 +5,7 @@
 --   status  queue, id               -> {where, ms until due or -1, progress, reply or reason}; where is ready, due, leased,
 --                                      done, dead or gone
 --   counts  queues                  -> for each {ready, due, leased, dead, workers serving, age of the oldest waiting ms}
---   oldest  queue                   -> id of the oldest call that may be tried, or ''
+--   oldest  queue, breaker's key    -> {id of the call that a trial should be made with or '', 1 if it has failed before}
 --   next    queue                   -> workers that serve it
 -- An unknown question is an error.
 
@@ -62,18 +62,30 @@ elseif question == 'counts' then
   return answers
 elseif question == 'oldest' then
   local Q = base(queue)
-  local first = redis.call('ZRANGE', Q .. 'ready', 0, 0)[1]
-  if first then
-    return first
+  if tonumber(redis.call('HGET', P .. 'breaker:' .. ARGV[4], 'hold') or 0) > NOW then
+    return { '', 0 }  -- the service asked for peace
   end
-  -- Of those that wait, only calls that were tried before: the others must not start before their time.
-  for _, id in ipairs(redis.call('ZRANGE', Q .. 'due', 0, 99)) do
-    local due = tonumber(redis.call('ZSCORE', Q .. 'due', id))
-    if due <= NOW or redis.call('HEXISTS', Q .. 'prog', id) == 1 then
-      return id
+  -- One that has failed before may fail for a reason of its own, and say nothing about the service.
+  local ready = redis.call('ZRANGE', Q .. 'ready', 0, 99)
+  local tried = ready[1] and redis.call('HMGET', Q .. 'prog', unpack(ready)) or {}
+  for position, id in ipairs(ready) do
+    if not tried[position] then
+      return { id, 0 }
     end
   end
-  return ''
+  if ready[1] then
+    return { ready[1], 1 }
+  end
+  -- Of those that wait, only calls that were tried before: the others must not start before their time.
+  local waiting = redis.call('ZRANGE', Q .. 'due', 0, 99, 'WITHSCORES')
+  for position = 1, #waiting, 2 do
+    local id = waiting[position]
+    local failed = redis.call('HEXISTS', Q .. 'prog', id)
+    if failed == 1 or tonumber(waiting[position + 1]) <= NOW then
+      return { id, failed }
+    end
+  end
+  return { '', 0 }
 elseif question == 'next' then
   return workers_serving(base(queue))
 end

@@ -5,8 +5,10 @@
 --
 -- Keys of a queue, under <prefix>q:<queue>:
 --   msg    HASH  id -> payload            every call that is accepted and not yet settled; written once
+--   bytes  STRING                         what these payloads come to; of a background queue
 --   prog   HASH  id -> progress           attempts so far; only where there were some
---   tok    HASH  id -> number[:label]     deliveries; the newest one is the lease's token, its label says which fetch it was of
+--   tok    HASH  id -> number[:label]     deliveries; the newest one is the lease's token, its label says which fetch it was of;
+--                and "!" where a bound across workers has turned a fetch away
 --   deaths HASH  id -> number             leases that ran out; only where some did
 --   ready  ZSET  id -> microseconds       may be fetched, oldest first
 --   due    ZSET  id -> ms                 not before this time
@@ -23,6 +25,9 @@
 --   queues SET of queue names · workers ZSET worker -> ms · worker:<id> STRING, its report
 --   done:<id> STRING, how a background call ended, for a while, where that was to be kept · watch:<id> SET of mailboxes that want to know
 --   mail:<process> STREAM of replies, read and trimmed by that process · seen, grace: see touch()
+--   dedupe:<queue>:<key> STRING, id of the first call with that key, as long as it stands for later ones
+--   ticks HASH schedule -> ms of its last tick that was accepted · counts HASH "<service> <what>" -> how often
+--   breaker:<key> HASH, see breaker.lua; here its field hold, ms until which the service asked for peace (Retry-After)
 
 local P = ARGV[1]
 local TIME = redis.call('TIME')
@@ -104,6 +109,25 @@ local function make_due(Q, id, delay)
   end
 end
 
+-- The bytes of a background queue's payloads, for its cap.
+local function weigh(Q, bytes)
+  if bytes ~= 0 and redis.call('INCRBY', Q .. 'bytes', whole(bytes)) <= 0 then
+    redis.call('DEL', Q .. 'bytes')
+  end
+end
+
+-- A call is in flight no more: whoever a bound across workers has turned away may try again.
+local function make_room(Q)
+  if redis.call('HDEL', Q .. 'tok', '!') == 1 then
+    wake(Q)
+  end
+end
+
+local function count(Q, what)
+  local service = string.match(string.sub(Q, #P + 3), '^(.*)%.[^.]*:$')
+  redis.call('HINCRBY', P .. 'counts', (service or '') .. ' ' .. what, 1)
+end
+
 local function forget_coalescing(Q, id)
   local key = redis.call('HGET', Q .. 'cokey', id)
   if key then
@@ -115,6 +139,7 @@ local function forget_coalescing(Q, id)
 end
 
 local function forget(Q, id)
+  local bytes = redis.call('HSTRLEN', Q .. 'msg', id)
   redis.call('HDEL', Q .. 'msg', id)
   redis.call('HDEL', Q .. 'prog', id)
   redis.call('HDEL', Q .. 'tok', id)
@@ -123,7 +148,10 @@ local function forget(Q, id)
   redis.call('ZREM', Q .. 'exp', id)
   redis.call('ZREM', Q .. 'ready', id)
   redis.call('ZREM', Q .. 'due', id)
-  forget_coalescing(Q, id)
+  if string.sub(Q, -8) ~= '.waited:' then
+    weigh(Q, -bytes)
+    forget_coalescing(Q, id)
+  end
 end
 
 -- A newer call with its coalesce key has come since it was fetched: to run it again would bring old data back.
@@ -180,6 +208,7 @@ end
 
 local function replace(Q, id)
   forget(Q, id)
+  count(Q, 'coalesced')
   conclude(Q, id, verdict(id, 'cancelled', 'replaced'), DONE_MS)
 end
 
@@ -271,6 +300,9 @@ local function reap(queue, Q, poison, limit)
   end
   if returned > 0 then
     wake(Q)
+  end
+  if #late > 0 then
+    make_room(Q)
   end
   return returned, poisoned
 end

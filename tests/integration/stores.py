@@ -61,11 +61,7 @@ class MemoryStores(Stores):
     def __init__(self, *, lease: float) -> None:
         super().__init__()
         self.breakers = MemoryStore()
-        self.queue = self.opened(MemoryQueue(gate=self._gate, lease=lease))
-
-    def _gate(self, key: str) -> tuple[str, str, int]:
-        record = self.breakers.read(key)[0]
-        return (record.state.value, record.trial, record.version) if record else ("closed", "", 0)
+        self.queue = self.opened(MemoryQueue(record_of=lambda key: self.breakers.read(key)[0], lease=lease))
 
     def another(self) -> QueueStore:
         return self.queue

@@ -502,23 +502,23 @@ class TestGate:
         assert stores.queue.standing(BACKGROUND, "a").reason == "expired"
 
     def test_the_oldest_call_is_offered_for_a_trial(self, stores: Stores) -> None:
-        assert stores.queue.oldest(BACKGROUND) == ""
+        assert stores.queue.oldest(BACKGROUND, "chroma").id == ""
         accept(stores.queue, BACKGROUND, "not yet", delay=60)
-        assert stores.queue.oldest(BACKGROUND) == ""
+        assert stores.queue.oldest(BACKGROUND, "chroma").id == ""
         accept(stores.queue, BACKGROUND, "tried")
         failed = Progress().failed_round(Attempt(1.0, "Timeout", 1.0))
         stores.queue.settle(one(stores.queue, BACKGROUND), Later(60, failed))
-        assert stores.queue.oldest(BACKGROUND) == "tried"
+        assert stores.queue.oldest(BACKGROUND, "chroma").id == "tried"
         accept(stores.queue, BACKGROUND, "b")
         accept(stores.queue, BACKGROUND, "c")
-        assert stores.queue.oldest(BACKGROUND) == "b"
+        assert stores.queue.oldest(BACKGROUND, "chroma").id == "b"
 
     def test_a_call_that_failed_its_trial_goes_to_the_back(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "a")
         accept(stores.queue, BACKGROUND, "b")
         stores.set_breaker("chroma", State.HALF_OPEN, "a")
         stores.queue.settle(one(stores.queue, BACKGROUND, gate="chroma"), Release(first=False, progress=Progress()))
-        assert stores.queue.oldest(BACKGROUND) == "b"
+        assert stores.queue.oldest(BACKGROUND, "chroma").id == "b"
 
 
 class TestResults:

@@ -98,7 +98,7 @@ class TestConnections:
 
 class TestWhatIsLeftBehind:
     #: Sets and marks that stay: one per queue, worker or service, however many calls there were.
-    BOOKKEEPING = frozenset({"queues", "workers", "seen", "q:*:wake", "q:*:serving", "q:*:ended"})
+    BOOKKEEPING = frozenset({"queues", "workers", "seen", "counts", "q:*:wake", "q:*:serving", "q:*:ended"})
 
     def test_settled_calls_leave_only_what_expires(self, stores: RedisStores, inside: redis.Redis) -> None:
         box = stores.mailbox()

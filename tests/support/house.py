@@ -91,7 +91,7 @@ class RemoteHouse:
             target=self._view,
             health=prober.ask,
             has_health=prober.can_ask,
-            oldest=lambda key: self._engine.queue.oldest(queue_names(key)[1]),
+            oldest=lambda key: self._engine.queue.oldest(queue_names(key)[1], key),
         )
 
         def changed(key: str, old: Record, new: Record) -> None:
