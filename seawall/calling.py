@@ -97,7 +97,7 @@ def _queue_and_wait(
         call.id,
         payload_of(runtime, call, original),
         expires_in=deadline,
-        hand=True,
+        hand=not service.max_in_flight,
         mailbox=mailbox.address,
         mark=mailbox.mark,
     )

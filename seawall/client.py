@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from seawall import runtime as runtimes
-from seawall.actors.options import CallOptions, WaitOptions
-from seawall.actors.prepare import Prepared, prepare
+from seawall.actors.options import BackgroundCallOptions, EnqueueOptions, WaitOptions
+from seawall.actors.prepare import Prepared as PreparedCall
+from seawall.actors.prepare import prepare
+from seawall.actors.reasons import retry_rules
 from seawall.actors.record import Call, new_call_id
 from seawall.actors.redact import path_only
 from seawall.actors.service import (
@@ -23,7 +26,10 @@ from seawall.actors.service import (
 from seawall.calling import admit, call_and_wait, default_deadline
 from seawall.declaring import make_service
 from seawall.handles import Handle
-from seawall.queueing import BackgroundOptions, enqueue_all
+from seawall.queueing import BackgroundOptions, Prepared, enqueue_all
+from seawall.schedule_tables import checked_ticks
+from seawall.schedules import Schedule
+from seawall.schedules import registry as schedules
 from seawall.supervisor.breaker import Reset, State
 from seawall.supervisor.view import BreakerView
 
@@ -84,8 +90,9 @@ class ResilientServiceClient:
         - `concurrency`: calls that run at once in one worker process
         - `idempotency`: "none" when a repeated POST or PATCH with the same Idempotency-Key would be carried out twice
         - `allow_headers`: of Authorization, Cookie and Proxy-Authorization, those that a call may carry through the queue
-        - more: `max_request_bytes`, `max_response_bytes`, `jitter`, `backoff`, `when_broker_down`, `expires_in`,
-          `queue_cap`, `breaker`, `trust_env`; docs/configuration.md has them all
+        - more: `max_in_flight`, `slow_start`, `retry_on`, `retry_budget`, `expires_in`, `queue_cap`, `queue_cap_bytes`,
+          `max_request_bytes`, `max_response_bytes`, `jitter`, `backoff`, `when_broker_down`, `breaker`, `trust_env`;
+          docs/configuration.md has them all
 
         Raises ValueError, TypeError or ConfigurationError for a setting that is wrong.
         """
@@ -166,49 +173,61 @@ class ResilientServiceClient:
         return self.request("OPTIONS", path, **options)
 
     def request(self, method: str, path: str, **options: Unpack[WaitOptions]) -> requests.Response:
-        """Queue the call, wait for it, and return its response. `deadline` is seconds for all of it.
+        """Queue the call, wait for it, and return its response.
 
-        Takes `requests`' own keywords, without those that a queue cannot carry: those are a TypeError.
+        Takes `requests`' own keywords, without those that a queue cannot carry: those are a TypeError. And besides:
+
+        - `deadline`: seconds for all of it, queue and attempts and backoffs
+        - `retry_on`: statuses and errors after which an attempt is repeated, such as [503, requests.Timeout]
+        - `fallback`: returned when the call fails, instead of raising: a value, or a function of the exception
         """
+        if "fallback" not in options:
+            return self._request(method, path, options)
+        fallback = options.pop("fallback")
+        try:
+            return self._request(method, path, options)
+        except OSError as error:  # every error of requests and of ours is one
+            if isinstance(error, ValueError):
+                raise  # bad input is no failure of the service
+            log = logging.getLogger(self._service.logger_name)
+            log.warning("[%s] %s %s: the fallback is used: %s", self._service.name, method, path_only(path), error)
+            answer: requests.Response = fallback(error) if callable(fallback) else fallback
+            return answer
+
+    def _request(self, method: str, path: str, options: WaitOptions) -> requests.Response:
         house = runtimes.current()
         id = new_call_id()
         deadline = options.pop("deadline", None)
+        retry_on = retry_rules(options.pop("retry_on", ()))
         prepared = self._prepared(method, path, options, id)
         if deadline is None:
             deadline = default_deadline(self._service, self._service.max_retries, prepared.timeout)
         elif deadline <= 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline}")
         trial = admit(house, self._service, id)
-        call = self._call(id, prepared, waited=True, trial=trial, reply_to=house.engine.mailbox.address)
+        mailbox = house.engine.mailbox.address
+        call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
         response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline)
         return response
 
-    def enqueue(
-        self,
-        method: str,
-        path: str,
-        *,
-        delay: float = 0.0,
-        expires_in: float | None = None,
-        coalesce: str = "",
-        on_open: Literal["hold", "skip"] = "hold",
-        keep_result: float = DEFAULT_KEEP_RESULT,
-        rounds: int = 0,
-        **options: Unpack[CallOptions],
-    ) -> Handle:
+    def enqueue(self, method: str, path: str, **options: Unpack[EnqueueOptions]) -> Handle:
         """Queue the call and return its handle at once; it is delivered through any outage, or becomes a dead letter.
 
-        - `delay`: seconds before it may start
+        Beside `requests`' own keywords:
+
+        - `delay`: seconds before it may start; `not_before`: a datetime, or seconds since the epoch, before which it may not
         - `expires_in`: seconds after which it is given up (24 h unless the service says otherwise)
         - `coalesce`: a call that waits under the same key is replaced by this one
+        - `dedupe`: with a key that was used in the last `dedupe_window` seconds (300), the first call's handle comes back
         - `on_open`: "hold" keeps it while the breaker is open, "skip" drops it
         - `keep_result`: seconds for which the result can be asked for
         - `rounds`: rounds of attempts before it is given up; 0 means until it expires
+        - `retry_on`: statuses and errors after which an attempt is repeated within its round, such as [503, "timeout"]
 
         Raises QueueFull, and BrokerUnavailable within 2 s (it says whether the call may have been queued all the same).
         """
-        how = BackgroundOptions(delay, expires_in, coalesce, on_open, keep_result, rounds)
-        answer = enqueue_all(runtimes.current(), self._service, [self._background(method, path, options, how)])[0]
+        prepared = self._background(method, path, options, keep_result=DEFAULT_KEEP_RESULT)
+        answer = enqueue_all(runtimes.current(), self._service, [prepared])[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -222,29 +241,56 @@ class ResilientServiceClient:
         """
         return enqueue_all(runtimes.current(), self._service, [self._from_tuple(call) for call in calls])
 
-    def fire(
-        self,
-        method: str,
-        path: str,
-        *,
-        delay: float = 0.0,
-        expires_in: float | None = None,
-        coalesce: str = "",
-        on_open: Literal["hold", "skip"] = "hold",
-        rounds: int = 0,
-        **options: Unpack[CallOptions],
-    ) -> None:
-        """Queue the call and forget it. Raises for wrong arguments only; what cannot be queued is logged."""
-        how = BackgroundOptions(delay, expires_in, coalesce, on_open, 0.0, rounds)
-        prepared = self._background(method, path, options, how)
-        if isinstance(prepared, Exception):
-            raise prepared
+    def fire(self, method: str, path: str, **options: Unpack[BackgroundCallOptions]) -> None:
+        """Queue the call and forget it; takes what `enqueue` takes, apart from `keep_result`.
+
+        Raises for wrong arguments only; what cannot be queued is logged and counted.
+        """
+        prepared = self._background(method, path, options)
         house, service = runtimes.current(), self._service
         answer = enqueue_all(house, service, [prepared])[0]
         if isinstance(answer, Exception):
             what, times = f"{method} {path_only(path)}", house.count_unqueued(service.key)
             log = logging.getLogger(service.logger_name)
             log.error("[%s] fire: %s was not queued (%d so far): %s", service.name, what, times, answer)
+
+    def schedule(
+        self,
+        name: str,
+        method: str,
+        path: str,
+        *,
+        cron: str | None = None,
+        every: float | None = None,
+        timezone: str = "UTC",
+        **options: Unpack[BackgroundCallOptions],
+    ) -> None:
+        """Have the leading supervisor fire this call again and again, once for each tick.
+
+        - `name`: the schedule's identity in the whole fleet
+        - `cron`: five fields of crontab, such as "30 3 * * *", in `timezone`
+        - `every`: seconds, instead of `cron`; ticks are its multiples, counted from the epoch
+        - the other options are those of `fire`; on_open "skip" leaves out the ticks of an open breaker
+
+        Supervisors act on the schedules of the modules that they import (`seawall supervisor MODULE`, `seawall up MODULE`);
+        in any other process this has no effect. Ticks that were missed are made up for, all of them by one call.
+
+        Raises ConfigurationError for a schedule that cannot be used, and in memory mode; for a wrong call what `fire` raises.
+        """
+        schedules.check_can_run(name, memory=runtimes.current().memory)
+        ticks = checked_ticks(name, cron, every, timezone, options)
+        kept = copy.deepcopy(options)
+        schedule = Schedule(
+            name=name,
+            ticks=ticks,
+            service=self._service,
+            method=method,
+            path=path,
+            options=kept,
+            call=lambda: self._background(method, path, kept),
+        )
+        schedule.call()  # what is wrong with it shows now
+        schedules.declare(schedule)
 
     def snapshot(self, project_id: str, message: str = "Auto-save") -> None:
         """Fire a git snapshot of a project; while one waits, a newer one of the same project takes its place."""
@@ -260,31 +306,29 @@ class ResilientServiceClient:
     def _view(self) -> BreakerView:
         return runtimes.current().views.of(self._service)
 
-    def _from_tuple(
-        self, call: tuple[str, str] | tuple[str, str, Mapping[str, Any]]
-    ) -> tuple[Call, Any, Any] | Exception:
+    def _from_tuple(self, call: tuple[str, str] | tuple[str, str, Mapping[str, Any]]) -> Prepared | Exception:
         method, path, *rest = call
-        keywords = dict(rest[0]) if rest else {}
         try:
-            how = BackgroundOptions.pop_from(keywords, keep_result=DEFAULT_KEEP_RESULT)
-            return self._background(method, path, keywords, how)
+            return self._background(method, path, rest[0] if rest else {}, keep_result=DEFAULT_KEEP_RESULT)
         except (TypeError, ValueError) as error:
             return error
 
     def _background(
-        self, method: str, path: str, options: Mapping[str, Any], how: BackgroundOptions
-    ) -> tuple[Call, Any, Any] | Exception:
-        how.check()
+        self, method: str, path: str, options: Mapping[str, Any], *, keep_result: float | None = None
+    ) -> Prepared:
+        keywords = dict(options)
+        how = BackgroundOptions.pop_from(keywords, keep_result=keep_result)
+        how.lifetime(self._service)
         id = new_call_id()
-        prepared = self._prepared(method, path, options, id)
-        call = self._call(id, prepared, on_open=how.on_open, keep_result=how.keep_result, rounds=how.rounds)
-        return call, prepared.original, how
+        prepared = self._prepared(method, path, keywords, id)
+        more = {"on_open": how.on_open, "keep_result": how.keep_result, "rounds": how.rounds}
+        return self._call(id, prepared, how.retry_on, **more), prepared.original, how
 
-    def _prepared(self, method: str, path: str, options: Mapping[str, Any], id: str) -> Prepared:
+    def _prepared(self, method: str, path: str, options: Mapping[str, Any], id: str) -> PreparedCall:
         header = runtimes.current().settings.internal_token_header
         return prepare(self._service, method, path, options, call_id=id, token_header=header)
 
-    def _call(self, id: str, prepared: Prepared, **more: Any) -> Call:
+    def _call(self, id: str, prepared: PreparedCall, retry_on: tuple[int | str, ...] = (), **more: Any) -> Call:
         service = self._service
         resend = service.idempotency == "trust" or prepared.method not in ("POST", "PATCH")
         return Call(
@@ -300,6 +344,7 @@ class ResilientServiceClient:
             timeout=prepared.timeout,
             redirects=prepared.redirects,
             resend=resend,
+            retry_on=retry_on or service.retry_on,
             **more,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from seawall.actors.reasons import retry_rules
 from seawall.actors.service import Service, check_key, origin_of, split_timeout
 from seawall.errors import ConfigurationError
 from seawall.kinds import Problem
@@ -29,6 +30,8 @@ def make_service(table: ServiceTable) -> Service:
         values["timeout"] = split_timeout(values["timeout"])
     if "allow_headers" in values:
         values["allow_headers"] = frozenset(name.lower() for name in values["allow_headers"])
+    if "retry_on" in values:
+        values["retry_on"] = retry_rules(values["retry_on"])
     return Service(key=table.key, **values)
 
 
@@ -48,4 +51,8 @@ def _wrong(table: ServiceTable) -> list[Problem]:
         origin_of(table.values.get("url", ""))
     except ConfigurationError as error:
         found.append(Problem("error", f"{where}.url", f"cannot be used: {error}"))
+    try:
+        retry_rules(table.values.get("retry_on", ()))
+    except ValueError as error:
+        found.append(Problem("error", f"{where}.retry_on", f"cannot be used: {error}"))
     return found

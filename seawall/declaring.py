@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 from urllib.parse import urlsplit
 
+from seawall.actors.reasons import retry_rules
 from seawall.actors.service import Service, check_key, origin_of, service_key, split_timeout
 from seawall.errors import ConfigurationError
 
@@ -27,6 +28,7 @@ def make_service(
     max_retries: int,
     timeout: Any,
     allow_headers: Iterable[str] = (),
+    retry_on: Iterable[int | str | type[BaseException]] = (),
     own_key: Callable[[str, str], str] | None = None,
     **more: Any,
 ) -> Service:
@@ -55,6 +57,7 @@ def make_service(
         max_retries=max_retries,
         timeout=split_timeout(timeout),
         allow_headers=frozenset(header.lower() for header in allow_headers),
+        retry_on=retry_rules(retry_on),
         **more,
     )
 
@@ -72,10 +75,22 @@ def _check_numbers(max_retries: Any, more: dict[str, Any]) -> None:
         raise TypeError(f"max_retries must be a whole number, not {type(max_retries).__name__}")
     if max_retries < 1:
         raise ValueError(f"max_retries={max_retries}: it counts attempts, so 1 means a single try; give at least 1")
-    for name in ("failure_threshold", "concurrency", "max_request_bytes", "max_response_bytes", "queue_cap"):
+    counts = (
+        "failure_threshold",
+        "concurrency",
+        "max_request_bytes",
+        "max_response_bytes",
+        "queue_cap",
+        "queue_cap_bytes",
+    )
+    for name, least in (*((name, 1) for name in counts), ("max_in_flight", 0)):
         value = more.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    for name in ("slow_start", "retry_budget"):
+        value = more.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
     for name in ("recovery_timeout", "expires_in"):
         if not _positive(more.get(name, 1)):
             raise ValueError(f"{name} must be a positive number of seconds, not {more[name]!r}")

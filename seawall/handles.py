@@ -12,23 +12,57 @@ from seawall.actors.queue_store import Standing
 from seawall.actors.record import Attempt
 from seawall.actors.replies import Outcome
 from seawall.actors.service import Service
-from seawall.errors import BrokerUnavailable, CallCancelled, DeadlineExceeded, ResultExpired, ServiceUnavailable
+from seawall.errors import (
+    BrokerUnavailable,
+    CallCancelled,
+    CallFailed,
+    DeadlineExceeded,
+    ResultExpired,
+    ServiceUnavailable,
+)
 
-__all__ = ["Handle"]
+__all__ = ["CallStatus", "Handle"]
 
 #: Seconds after which result() asks the queue again whether the call is over.
 LOOK_AGAIN = 5.0
 
 
+class CallStatus(str):
+    """Where a call is, as a word; with `due_at`, `reason` and `attempts` where there are any.
+
+    queued, held (the breaker is open), due (it waits for its time, or for its next attempt), running; succeeded, failed,
+    expired (both lie in the dead letters), cancelled, skipped; gone (it ended too long ago to be known).
+    """
+
+    __slots__ = ("due_at", "reason")
+
+    due_at: float | None
+    """Seconds since the epoch at which a call that is due may start."""
+    reason: str
+    """Why a call failed, expired or was cancelled; empty for others."""
+
+    def __new__(cls, word: str, *, due_at: float | None = None, reason: str = "") -> CallStatus:
+        status = super().__new__(cls, word)
+        status.due_at, status.reason = due_at, reason
+        return status
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended, well or not."""
+        return self not in ("queued", "held", "due", "running")
+
+
 class Handle:
     """A call that was enqueued, with the manners of `concurrent.futures.Future`. Cheap to keep, cheap to drop."""
 
-    __slots__ = ("_outcome", "_queue", "_service", "id", "replaced")
+    __slots__ = ("_outcome", "_queue", "_service", "deduped", "id", "replaced")
 
-    def __init__(self, id: str, service: Service, queue: str, *, replaced: str = "") -> None:
+    def __init__(self, id: str, service: Service, queue: str, *, replaced: str = "", deduped: bool = False) -> None:
         self.id = id
         self.replaced = replaced
         """The id of the waiting call that this one took the place of (`coalesce=`), or empty."""
+        self.deduped = deduped
+        """Whether it is the handle of an earlier call with the same key (`dedupe=`)."""
         self._service = service
         self._queue = queue
         self._outcome: Outcome | None = None
@@ -44,22 +78,28 @@ class Handle:
     def __repr__(self) -> str:
         return f"<call {self.id} to {self._service.key}>"
 
-    def status(self) -> str:
-        """queued, held, due, running, succeeded, skipped, dead, cancelled or gone.
+    def status(self) -> CallStatus:
+        """Where the call is: a string such as "held" or "failed", with `due_at` and `reason`. Raises BrokerUnavailable.
 
-        `held` waits for the breaker, `due` for its time or its next attempt. `dead` lies in the dead letters. `gone` ended
-        too long ago to be known.
-        Raises BrokerUnavailable.
+        >>> handle.status(), handle.status().reason  # doctest: +SKIP
+        ('failed', 'rounds used up')
         """
         if self._outcome is not None and not isinstance(self._outcome.error, ResultExpired):
             return _ended(self._outcome)
         standing = self._standing()
         if standing.where in ("ready", "due"):
-            closed = runtimes.current().views.of(self._service).admit().passes
-            return "due" if standing.where == "due" else "queued" if closed else "held"
+            return self._waits(standing)
         if standing.where == "done":
             return _ended(standing.outcome or Outcome())
-        return {"leased": "running", "dead": "dead"}.get(standing.where, "gone")
+        if standing.where == "dead":
+            return _died(standing.reason)
+        return CallStatus("running" if standing.where == "leased" else "gone")
+
+    def _waits(self, standing: Standing) -> CallStatus:
+        house = runtimes.current()
+        if standing.where == "due":
+            return CallStatus("due", due_at=house.engine.breakers.now() + (standing.due_in or 0.0))
+        return CallStatus("queued" if house.views.of(self._service).admit().passes else "held")
 
     def attempts(self) -> tuple[Attempt, ...]:
         """The failed attempts of a call that waits, runs or lies in the dead letters; nothing is kept of one that is over.
@@ -70,7 +110,7 @@ class Handle:
 
     def done(self) -> bool:
         """Whether the call is over, well or not."""
-        return self.status() not in ("queued", "held", "due", "running")
+        return self.status().over
 
     def cancel(self) -> bool:
         """Take the call back. False when it runs or is over already."""
@@ -124,13 +164,19 @@ class Handle:
         return runtimes.current().engine.queue.standing(self._queue, self.id)
 
 
-def _ended(outcome: Outcome) -> str:
+def _died(reason: str) -> CallStatus:
+    return CallStatus("expired" if reason == "expired" else "failed", reason=reason)
+
+
+def _ended(outcome: Outcome) -> CallStatus:
     """How a background call ended: one that failed for good is a dead letter, unless it was taken back or dropped."""
     match outcome.error:
         case None:
-            return "succeeded"
+            return CallStatus("succeeded")
         case CallCancelled():
-            return "cancelled"
+            return CallStatus("cancelled", reason=str(outcome.error))
         case ServiceUnavailable():
-            return "skipped"
-    return "dead"
+            return CallStatus("skipped", reason=str(outcome.error))
+        case CallFailed() as error:
+            return _died(error.reason)
+    return CallStatus("failed", reason=str(outcome.error))

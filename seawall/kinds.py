@@ -204,6 +204,20 @@ def names(says: str) -> Kind:
     return Kind(f"a list of {says}", check, lambda given: [part.strip() for part in given.split(",")])
 
 
+def numbers_and_names(says: str) -> Kind:
+    """A list of whole numbers and names; what they mean is for others to say."""
+
+    def check(value: object) -> tuple[int | str, ...]:
+        good = isinstance(value, (list, tuple)) and all(
+            isinstance(part, (int, str)) and not isinstance(part, bool) for part in value
+        )
+        if not good:
+            raise ValueError(f"must be a list of {says}, not {value!r}")
+        return tuple(value)  # type: ignore[arg-type]  # a list or a tuple, see above
+
+    return Kind(f"a list of {says}", check, lambda given: [part.strip() for part in given.split(",")])
+
+
 def expand(value: str, environ: Mapping[str, str]) -> str:
     """The text with `${NAME}` and `${NAME:-default}` replaced from the environment. Raises ValueError for a name not set.
 

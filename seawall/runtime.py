@@ -101,6 +101,9 @@ class Runtime:
             "%s: calls are kept in this process's memory and end with it. `seawall up` runs a durable queue",
             self._why_memory,
         )
+        if count := len(self.settings.schedules):
+            text = "%d schedule(s) of seawall.toml do not run, because supervisors run them: set SEAWALL_BROKER_URL"
+            logger.warning(text, count)
         return kind(self.engine, self.views, self.token, registry)
 
     def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
@@ -125,6 +128,7 @@ class Runtime:
 
     def count_unqueued(self, key: str) -> int:
         """Note a call that was fired and could not be queued; how many of this service there are."""
+        self.engine.tally.add(key, "unqueued")
         with self._lock:
             self.unqueued[key] = self.unqueued.get(key, 0) + 1
             return self.unqueued[key]

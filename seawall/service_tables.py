@@ -24,6 +24,7 @@ from seawall.kinds import (
     names,
     nearest,
     number,
+    numbers_and_names,
     seconds,
     seconds_or_pair,
     text,
@@ -83,6 +84,22 @@ SERVICE_KEYS: Mapping[str, ServiceKey] = MappingProxyType(
         ),
         "expires_in": ServiceKey(seconds(), "Seconds that a background call may wait before it is given up."),
         "queue_cap": ServiceKey(_COUNT, "Calls that the background queue holds, at most."),
+        "queue_cap_bytes": ServiceKey(_COUNT, "Bytes of payloads that the background queue holds, at most."),
+        "max_in_flight": ServiceKey(
+            whole(0), "Calls of the service in flight in the whole fleet, at most; 0 is no bound."
+        ),
+        "slow_start": ServiceKey(
+            seconds(zero=True),
+            "Seconds after a recovery in which the background calls in flight grow from 1 to normal.",
+        ),
+        "retry_on": ServiceKey(
+            numbers_and_names("statuses and names of errors"),
+            "After which an attempt is repeated: statuses, `timeout`, `connection` and others; by default what may pass.",
+        ),
+        "retry_budget": ServiceKey(
+            number(0, 1000, "a share of at least 0"),
+            "Retries of a worker process in a minute, as a share of its calls; ten are made in any case.",
+        ),
         "breaker": ServiceKey(flag(), "`false`: the service has no breaker."),
         "trust_env": ServiceKey(flag(), "Use the proxies and the netrc of the worker's environment."),
     }

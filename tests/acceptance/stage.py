@@ -12,13 +12,15 @@ __all__ = ["Stage", "playing", "say"]
 
 
 class Stage:
-    """Plays scenarios at once, on threads. The test named after a scenario asks for its result.
+    """Plays scenarios at once, on threads, `together` of them at a time. The test named after a scenario asks for its result.
 
     A scenario is a function of a folder of its own; what it raises is raised in its test.
     """
 
-    def __init__(self, folder: Path, scenarios: Mapping[str, Callable[[Path], Any]]) -> None:
-        self._pool = ThreadPoolExecutor(len(scenarios))
+    def __init__(
+        self, folder: Path, scenarios: Mapping[str, Callable[[Path], Any]], *, together: int | None = None
+    ) -> None:
+        self._pool = ThreadPoolExecutor(together or len(scenarios))
         self._plays: dict[str, Future[Any]] = {}
         for name, play in scenarios.items():
             place = folder / name
@@ -34,8 +36,8 @@ class Stage:
 
 
 @contextlib.contextmanager
-def playing(folder: Path, **scenarios: Callable[[Path], Any]) -> Iterator[Stage]:
-    stage = Stage(folder, scenarios)
+def playing(folder: Path, *, together: int | None = None, **scenarios: Callable[[Path], Any]) -> Iterator[Stage]:
+    stage = Stage(folder, scenarios, together=together)
     try:
         yield stage
     finally:

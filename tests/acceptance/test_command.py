@@ -31,7 +31,7 @@ class Shop:
     """A fleet with one service that does as it is told."""
 
     def __init__(self, folder: Path, url: str, service: CountingService) -> None:
-        about = {"url": service.url, "max_retries": 1, "recovery_timeout": 30}
+        about = {"url": service.url, "max_retries": 1, "recovery_timeout": 30, "slow_start": 0.0}
         services = {
             "shop": {**about, "service_name": "Shop Server", "health_path": "/health"},
             "sick": {**about, "failure_threshold": 2},
@@ -55,7 +55,9 @@ class Shop:
     def client(self, key: str = "shop", **settings: Any) -> Iterator[ResilientServiceClient]:
         """A client in the test's own process."""
         with caller(self.fleet.url, namespace=self.fleet.namespace):
-            yield ResilientServiceClient(self.service.url, key=key, max_retries=1, recovery_timeout=30, **settings)
+            yield ResilientServiceClient(
+                self.service.url, key=key, max_retries=1, recovery_timeout=30, slow_start=0, **settings
+            )
 
     def call(self, *words: str, given: bytes = b"") -> Ran:
         return self.run("call", *words, "--module", "services", given=given)

@@ -50,7 +50,7 @@ class Load:
     def declared(self) -> dict[str, dict[str, object]]:
         return {
             "slow": {"url": self.slow.url},
-            "failing": {"url": self.failing.url, "backoff": BACKOFF, "failure_threshold": 1000},
+            "failing": {"url": self.failing.url, "backoff": BACKOFF, "failure_threshold": 1000, "retry_budget": 1.0},
             "sick": {
                 "url": self.sick.url, "health_path": "/health", "recovery_timeout": 1.0,
                 "max_retries": 1, "failure_threshold": 1, "timeout": 1,

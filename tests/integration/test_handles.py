@@ -234,7 +234,7 @@ class TestDeadLetters:
         handle = client.enqueue("POST", "/snapshot/42", rounds=1)
         with pytest.raises(CallFailed) as caught:
             handle.result(5)
-        assert (caught.value.reason, service.count(), handle.status()) == ("rounds used up", 2, "dead")
+        assert (caught.value.reason, service.count(), handle.status()) == ("rounds used up", 2, "failed")
         assert [(letter.id, letter.reason) for letter in letters()] == [(handle.id, "rounds used up")]
 
     def test_what_may_have_happened_is_not_repeated(self, house: RemoteHouse, service: CountingService) -> None:
@@ -244,7 +244,7 @@ class TestDeadLetters:
         handle = client.enqueue("POST", "/snapshot/42")
         with pytest.raises(requests.RequestException):
             handle.result(5)
-        assert (service.count(), handle.status()) == (1, "dead")
+        assert (service.count(), handle.status()) == (1, "failed")
         assert [letter.reason for letter in letters()] == ["outcome unknown"]
 
 

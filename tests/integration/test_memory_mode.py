@@ -156,7 +156,7 @@ class TestBackgroundCalls:
         handle = client.enqueue("POST", "/snapshot/42", rounds=1)
         with pytest.raises(CallFailed) as caught:
             handle.result(5)
-        assert (caught.value.reason, service.count(), handle.status()) == ("rounds used up", 2, "dead")
+        assert (caught.value.reason, service.count(), handle.status()) == ("rounds used up", 2, "failed")
 
     def test_a_result_that_nobody_asked_to_keep(self, seawall: Harness, client: ResilientServiceClient) -> None:
         handle = client.enqueue("POST", "/snapshot/42", keep_result=0)

@@ -74,7 +74,7 @@ def test_a_call_that_expires_becomes_a_dead_letter_and_is_never_sent_late(
     seawall.advance(101)
     seawall.close("git")
     seawall.drain()
-    assert handle.status() == "dead"
+    assert handle.status() == "expired"
     with pytest.raises(CallFailed, match="expired"):
         handle.result(timeout=5)
     assert service.requests == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seawall.actors.service import Service
+from seawall.schedule_tables import SCHEDULE_KEYS
 from seawall.service_tables import SERVICE_KEYS
 from seawall.settings import SETTINGS
 
@@ -17,8 +18,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 
 def with_tables(page: str) -> str:
-    """The page with its two tables as the code has them now."""
-    return _filled(_filled(page, "settings", _settings()), "services", _services())
+    """The page with its three tables as the code has them now."""
+    for name, table in (("settings", _settings()), ("services", _services()), ("schedules", _schedules())):
+        page = _filled(page, name, table)
+    return page
 
 
 def _settings() -> str:
@@ -37,8 +40,15 @@ def _services() -> str:
     return "\n".join(rows)
 
 
+def _schedules() -> str:
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, known in SCHEDULE_KEYS.items():
+        rows.append(f"| `{key}` | {known.kind.says} | {_shown(known.default)} | {known.help} |")
+    return "\n".join(rows)
+
+
 def _shown(value: Any) -> str:
-    if value is None or value is dataclasses.MISSING:
+    if value is None or value is dataclasses.MISSING or value == ():
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+from seawall.schedule_tables import SCHEDULE_KEYS
+from seawall.scheduling import schedule_problems
 from seawall.service_tables import SERVICE_KEYS
 from seawall.settings import SETTINGS, load_settings
 from tests.support.configuration_page import PAGE, with_tables
@@ -17,15 +19,17 @@ def test_page_lists_every_setting_and_every_key_as_they_are_now() -> None:
     assert page == with_tables(page)
     for setting in SETTINGS.values():
         assert f"`{setting.variable}`" in page
-    for key in SERVICE_KEYS:
+    for key in (*SERVICE_KEYS, *SCHEDULE_KEYS):
         assert f"| `{key}` |" in page
 
 
-def test_example_of_the_page_is_valid(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), flags=re.S)
-    (tmp_path / "seawall.toml").write_text(example)
+def test_examples_of_the_page_are_one_valid_file(tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), flags=re.S)
+    (tmp_path / "seawall.toml").write_text("\n".join(examples))
     settings = load_settings({}, {"REDIS_PASSWORD": "secret"}, tmp_path)
     assert [table.key for table in settings.services] == ["chroma", "billing"]
+    assert [schedule.name for schedule in settings.schedules] == ["nightly-reindex", "heartbeat"]
+    assert schedule_problems(settings, []) == []
     assert settings.broker_url == "redis://:secret@cache:6379/0"
 
 

@@ -240,6 +240,7 @@ def test_every_service_key_fills_a_field(tmp_path: Path) -> None:
         "breaker": False,
         "trust_env": True,
         "jitter": 0.05,
+        "retry_on": [503, "timeout"],
     }
     toml = "[services.x]\n" + "".join(
         f"{key} = {str(v).lower() if isinstance(v, bool) else repr(v)}\n"

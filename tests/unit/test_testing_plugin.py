@@ -229,7 +229,7 @@ class TestAdvance:
         seawall.advance(61)
         seawall.close("chroma")
         seawall.drain()
-        assert (handle.status(), seawall.sent) == ("dead", [])
+        assert (handle.status(), seawall.sent) == ("expired", [])
 
 
 class TestDrain:
