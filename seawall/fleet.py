@@ -25,7 +25,10 @@ from seawall.supervisor.breaker import Record
 from seawall.supervisor.leader import leader_info
 from seawall.supervisor.view import describe
 
-__all__ = ["Fleet", "ServiceLine", "read_fleet"]
+__all__ = ["COUNTED", "Fleet", "ServiceLine", "read_fleet"]
+
+#: What is counted of a service's background calls, since its namespace began.
+COUNTED = ("coalesced", "deduped", "skipped", "unqueued", "retries_denied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class ServiceLine:
     breaker: dict[str, Any]
     waited: Counts
     background: Counts
+    tally: Mapping[str, int]
 
     @property
     def waiting(self) -> int:
@@ -56,6 +60,7 @@ class ServiceLine:
             "dead": self.waited.dead + self.background.dead,
             "workers": self.waited.workers,
             "oldest_waiting": self.background.oldest,
+            "counts": {what: self.tally.get(what, 0) for what in COUNTED},
         }
 
 
@@ -93,12 +98,14 @@ def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
     served = {key: about for report in reports for key, about in report.get("services", {}).items()}
     order = sorted(keys)
     counts = iter(queue.counts([name for key in order for name in queue_names(key)]))
+    tally: dict[str, dict[str, int]] = {}
+    for (key, what), times in queue.tally().items():
+        tally.setdefault(key, {})[what] = times
     lines = []
     for key in order:
         about = _About.of(registry.find(key), key, served.get(key))
-        lines.append(
-            ServiceLine(key, _status(about, key, records.get(key), breakers.now()), next(counts), next(counts))
-        )
+        breaker = _status(about, key, records.get(key), breakers.now())
+        lines.append(ServiceLine(key, breaker, next(counts), next(counts), tally.get(key, {})))
     supervisors, leader = _supervisors(runtime)
     return Fleet(lines, sorted(reports, key=lambda report: str(report.get("id"))), supervisors, leader)
 

@@ -14,7 +14,7 @@ from seawall.cli.options import modules_argument, settings_options
 from seawall.cli.tables import console, duration
 from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
-from seawall.fleet import Fleet, ServiceLine, read_fleet
+from seawall.fleet import COUNTED, Fleet, ServiceLine, read_fleet
 from seawall.runtime import Runtime, registry
 
 __all__ = ["fleet_table", "status"]
@@ -148,8 +148,14 @@ def _footer(fleet: Fleet, clock: str = "") -> Any:
     )
     leads = f"{fleet.leader} leads" if fleet.leader else "[yellow]no supervisor leads[/]"
     services = "" if fleet.services else "no service is known: name a MODULE, or start a worker\n"
+    services += "".join(f"{line.key}: {counted}\n" for line in fleet.services if (counted := _counted(line)))
     parts = [workers, _count(fleet.supervisors, "supervisor"), leads, *([clock] if clock else [])]
     return Text.from_markup(f"{services}\n{' · '.join(parts)}")
+
+
+def _counted(line: ServiceLine) -> str:
+    """What was counted of its background calls, in words; nothing where nothing was."""
+    return ", ".join(f"{times:,} {what.replace('_', ' ')}" for what in COUNTED if (times := line.tally.get(what)))
 
 
 def _count(things: list[Any], name: str) -> str:
