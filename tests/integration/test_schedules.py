@@ -17,8 +17,7 @@ from seawall import runtime as runtimes
 from seawall.actors.record import decode_call
 from seawall.actors.service import queue_names
 from seawall.check import run_checks
-from seawall.cli.checks import check
-from seawall.cli.up import up
+from seawall.cli.main import cli
 from seawall.errors import ConfigurationError, QueueFull
 from seawall.runtime import Runtime
 from seawall.schedules import registry as schedules
@@ -257,13 +256,13 @@ class TestCheck:
 
     def test_shows_when_they_come_next(self, folder: Path) -> None:
         (folder / "seawall.toml").write_text(FILE)
-        shown = CliRunner().invoke(check, ["--show"]).output
+        shown = CliRunner().invoke(cli, ["check", "--show"]).output
         assert "schedules.nightly.cron" in shown
         assert re.search(r"schedule nightly  chroma  cron '30 3 \* \* \*' in Europe/Berlin  next \d.* UTC", shown)
 
     def test_up_refuses_before_it_starts_anything(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("seawall.cli.up.setup_logging", lambda *_, **__: None)
         (folder / "seawall.toml").write_text(FILE.replace("[services.chroma]", "[services.git]"))
-        result = CliRunner().invoke(up, ["--no-web"])
+        result = CliRunner().invoke(cli, ["up", "--no-web"])
         assert isinstance(result.exception, ConfigurationError)
         assert "schedules.nightly.service names 'chroma'" in str(result.exception)
