@@ -29,7 +29,9 @@ class Lane:
     busy_background: int = 0
     """Those of background calls."""
     promised: int = 0
-    """Slots that a fetch which is under way has asked calls for."""
+    """Slots that fetches which are under way have asked calls for."""
+    promised_background: int = 0
+    """Those that they may bring background calls for."""
     hungry: bool = False
     """Its slots ran out, or a bound across workers: more may wait, so a freed slot is worth another fetch."""
     due_at: float | None = None
@@ -51,7 +53,7 @@ class Lane:
 
     @property
     def background_room(self) -> int:
-        return max(0, min(self.free, self.background_slots - self.busy_background))
+        return max(0, min(self.free, self.background_slots - self.busy_background - self.promised_background))
 
     def has_room(self, queue: str) -> bool:
         return (self.free if queue == self.waited else self.background_room) > 0
@@ -85,19 +87,22 @@ class Lane:
         if free <= 0:
             return None
         self.promised += free
+        self.promised_background += room
         background = Want(self.background, self.gate, room)
         if not self.waited:
             return Group(free, (background,), self.bound, self.background_slots)
         waited = Want(self.waited, "", free)
         self.turn = (self.turn + 1) % BACKGROUND_TURN
         if self.turn == 0 and room > 0:
-            wants = (Want(self.background, self.gate, 1), waited, background)
+            rest = Want(self.background, self.gate, room - 1)
+            wants = (Want(self.background, self.gate, 1), waited, *((rest,) if rest.limit else ()))
             return Group(free, wants, self.bound, self.background_slots)
         return Group(free, (waited, background), self.bound, self.background_slots)
 
     def answered(self, group: Group) -> None:
         """The fetch for this group is over, well or not."""
         self.promised -= group.free
+        self.promised_background -= sum(want.limit for want in group.wants if want.queue == self.background)
 
     def take(self, queue: str) -> None:
         self._count(queue)

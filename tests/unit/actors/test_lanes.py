@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +70,18 @@ def test_one_fetch_in_eight_serves_the_background_first() -> None:
     assert special is not None
     assert special.wants[0].limit == 1
     assert [want.queue for want in special.wants] == [BACKGROUND, WAITED, BACKGROUND]
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_no_turn_asks_for_more_than_background_calls_may_have(taken: int) -> None:
+    """The reserved slot stays reserved, also where the background is served first."""
+    busy = lane(4)
+    for _ in range(taken):
+        busy.take(BACKGROUND)
+    for _ in range(BACKGROUND_TURN * 2):
+        group = asked(busy)
+        assert group is not None
+        assert sum(want.limit for want in group.wants if want.queue == BACKGROUND) == 3 - taken
 
 
 def test_a_full_background_has_no_turn() -> None:
@@ -162,3 +175,16 @@ def test_slots_are_never_overdrawn(concurrency: int, steps: list[str]) -> None:
         assert busy.busy_background <= max(1, concurrency - 1)
         for group in asks:
             assert all(want.limit <= group.free for want in group.wants)
+
+
+def test_fetches_that_are_under_way_at_once_leave_the_reserved_slot_free() -> None:
+    busy = lane(4)
+    for _ in range(3):
+        busy.take(BACKGROUND)
+    first, second = busy.swap(BACKGROUND), busy.swap(BACKGROUND)
+    asked_for = [want.limit for group in (first, second) if group for want in group.wants if want.queue == BACKGROUND]
+    assert sum(asked_for) == 2
+    for group in (first, second):
+        assert group is not None
+        busy.answered(group)
+    assert (busy.promised, busy.promised_background, busy.background_room) == (0, 0, 2)

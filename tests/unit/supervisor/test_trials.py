@@ -93,6 +93,7 @@ class House:
         self.healthy: bool | str | Exception | None = None
         self.has_health = False
         self.held = ""
+        self.tried = False
         self.leads = True
         self.asked_at: list[float] = []
         self.while_asked: Callable[[], None] = lambda: None
@@ -111,7 +112,7 @@ class House:
             target=lambda key: self.view if key == "chroma" else None,
             health=self._ask,
             has_health=lambda key: self.has_health,
-            oldest=lambda key: Oldest(self.held),
+            oldest=lambda key: Oldest(self.held, self.tried),
             leads=lambda: self.leads,
         )
         self.store.subscribe(trials.announced)
@@ -298,6 +299,42 @@ class TestHeldCall:
         started.open()
         started.scheduler.pass_time(60)
         assert started.record.state is State.CLOSED
+
+
+class TestStubbornCall:
+    def test_lets_callers_in_front_after_three_trials_in_a_row(self, started: House) -> None:
+        """A call that always fails would otherwise keep the breaker open for those that do not."""
+        started.held, started.tried = "bad", True
+        started.open()
+        for _ in range(3):
+            started.scheduler.pass_time(60)
+            assert started.record.trial == "bad"
+            started.view.trial_failed("bad", "Server error 500")
+        started.scheduler.pass_time(60)
+        assert (started.record.state, started.record.trial) == (State.HALF_OPEN, "")
+        assert started.view.take_trial("a caller's")
+
+    def test_takes_the_trial_all_the_same_when_no_caller_comes(self, started: House) -> None:
+        started.held, started.tried = "bad", True
+        started.open()
+        for _ in range(3):
+            started.scheduler.pass_time(60)
+            started.view.trial_failed("bad", "Server error 500")
+        started.scheduler.pass_time(60 + FREE_TRIAL_LOOK)
+        assert started.record.trial == "bad"
+
+    def test_is_none_once_the_breaker_has_closed(self, started: House) -> None:
+        started.held, started.tried = "bad", True
+        started.open()
+        for _ in range(2):
+            started.scheduler.pass_time(60)
+            started.view.trial_failed("bad", "Server error 500")
+        started.view.by_hand(ForceClose())
+        started.open()
+        for _ in range(3):
+            started.scheduler.pass_time(60)
+            assert started.record.trial == "bad"
+            started.view.trial_failed("bad", "Server error 500")
 
 
 class TestFreeTrial:
