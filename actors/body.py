@@ -39,6 +39,8 @@ def _read(response: requests.Response, limit: Deadline, cap: int, service: str) 
         if body.tell() + len(chunk) > cap:
             raise _too_large(cap, service)
         body.write(chunk)
+        if limit.passed:  # what lies in the system's buffer outlives the connection, and may be a lot of work
+            raise requests.ReadTimeout("the body was not complete in time")
     # Without a length the end of a connection is the end of the body, even when the deadline cut it.
     if limit.passed:
         raise requests.ReadTimeout("the body was not complete in time")

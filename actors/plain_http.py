@@ -20,6 +20,8 @@ __all__ = ["HEAD_END", "Head", "plain_head", "request_head"]
 HEAD_END = b"\r\n\r\n"
 #: Header lines of an answer at the most, as in http.client.
 MAX_FIELDS = 100
+#: Digits of a length that can be meant; Python itself refuses to read a few thousand of them.
+_MOST_DIGITS = 18
 
 _STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2})(?: ([^\r\n]*))?")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -75,11 +77,11 @@ def plain_head(data: bytes, method: str) -> Head | None:
         if role in _NOT_PLAIN:
             return None
         if role == "content-length":
-            if length >= 0 or not (value.isascii() and value.isdigit()):
+            if length >= 0 or not (value.isascii() and value.isdigit()) or len(value) > _MOST_DIGITS:
                 return None
             length = int(value)
         elif role == "connection":
-            keeps = value.lower() == "keep-alive"
+            keeps = keeps and value.lower() == "keep-alive"
     if method == "HEAD" or status in _BODILESS:
         length = 0
     return Head(status, found[2] or "", tuple(fields), length, keeps) if length >= 0 else None

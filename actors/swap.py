@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from seawall.actors.answer import Fields
+from seawall.actors.deadline import Deadline
 from seawall.actors.plain_http import HEAD_END, Head, plain_head
 from seawall.actors.wire import Exchange, Line
 from seawall.errors import ResponseTooLarge
@@ -25,6 +26,8 @@ __all__ = ["Answered", "swap"]
 _CHUNK = 64 * 1024
 #: Bytes of an answer's head up to which it is looked for in one piece.
 _LONGEST_HEAD = 64 * 1024
+#: Bytes of one line, as in http.client.
+_LONGEST_LINE = 64 * 1024
 #: Interim answers (1xx) before the real one; more are no answer.
 _MOST_INTERIMS = 16
 #: The shortest time handed to a socket; 0 would make it non-blocking.
@@ -57,7 +60,7 @@ def swap(line: Line, method: str, request: bytes, exchange: Exchange, cap: int, 
     sock.sendall(request)
     data, end = b"", -1
     while end < 0 and len(data) <= _LONGEST_HEAD:
-        line.allow(exchange.limit.remaining or _AT_ONCE)
+        _allow_a_read(line, exchange)
         piece = sock.recv(_CHUNK)
         if not piece:
             break
@@ -74,6 +77,14 @@ def swap(line: Line, method: str, request: bytes, exchange: Exchange, cap: int, 
     return Answered(head.status, head.reason, head.fields, body, seconds, head.keeps and clean)
 
 
+def _allow_a_read(line: Line, exchange: Exchange) -> None:
+    """Raises TimeoutError when the time is over: a byte now and then would make any wait, however short, a successful one."""
+    left = exchange.limit.remaining
+    if left <= 0:
+        raise TimeoutError("the answer was not complete in time")
+    line.allow(left)
+
+
 def _body(line: Line, head: Head, start: bytes, exchange: Exchange, cap: int, service: str) -> tuple[bytes, bool]:
     """The body, and whether nothing came behind it."""
     if head.length > cap:
@@ -83,7 +94,7 @@ def _body(line: Line, head: Head, start: bytes, exchange: Exchange, cap: int, se
     body = io.BytesIO()
     body.write(start)
     while (missing := head.length - body.tell()) > 0:
-        line.allow(exchange.limit.remaining or _AT_ONCE)
+        _allow_a_read(line, exchange)
         piece = line.sock.recv(min(missing, _CHUNK))
         if not piece:
             raise http.client.IncompleteRead(body.getvalue(), missing)
@@ -96,8 +107,9 @@ def _read_otherwise(
 ) -> Answered:
     line.guard(exchange)
     line.allow(exchange.limit.remaining or _AT_ONCE)
-    parsed = _final_answer(_Rest(line.sock, data), method)
-    response = HTTPResponse(
+    rest = _Rest(line.sock, data, exchange.limit)
+    parsed = _final_answer(rest, method)
+    response = _Limited(
         body=parsed,
         headers=HTTPHeaderDict(parsed.msg.items()),
         status=parsed.status,
@@ -107,6 +119,7 @@ def _read_otherwise(
         original_response=parsed,
         request_method=method,
     )
+    response.limit = exchange.limit
     exchange.answered = True
     body = io.BytesIO()
     for chunk in response.stream(_CHUNK, decode_content=True):
@@ -116,7 +129,8 @@ def _read_otherwise(
     if exchange.limit.passed:  # the end of a connection is the end of some bodies, even when the deadline cut it
         raise TimeoutError("the body was not complete in time")
     fields = tuple(response.headers.iteritems())
-    return Answered(parsed.status, parsed.reason, fields, body.getvalue(), seconds, not parsed.will_close)
+    keeps = not parsed.will_close and rest.is_used_up()
+    return Answered(parsed.status, parsed.reason, fields, body.getvalue(), seconds, keeps)
 
 
 def _final_answer(rest: _Rest, method: str) -> http.client.HTTPResponse:
@@ -125,17 +139,29 @@ def _final_answer(rest: _Rest, method: str) -> http.client.HTTPResponse:
         parsed.begin()
         if parsed.status >= 200 or parsed.status == http.client.SWITCHING_PROTOCOLS:
             return parsed
-        parsed.fp = None  # type: ignore[assignment]  # it would close what the next answer is read from
     raise http.client.BadStatusLine(f"{_MOST_INTERIMS} interim answers and no real one")
+
+
+class _Limited(HTTPResponse):
+    """urllib3 decodes some broken streams for ever, without reading or yielding anything: the time is looked at here too."""
+
+    limit: Deadline | None = None
+
+    def _decode(self, *args: Any, **options: Any) -> bytes:
+        if self.limit is not None and self.limit.passed:
+            raise TimeoutError("the answer was not decoded in time")
+        return super()._decode(*args, **options)
 
 
 class _Rest(io.RawIOBase):
     """What has been read of a socket already, and then the rest of it, in the form in which http.client wants a socket."""
 
-    def __init__(self, sock: Any, data: bytes) -> None:
+    def __init__(self, sock: Any, data: bytes, limit: Deadline) -> None:
         self._sock = sock
+        self._limit = limit
         self._data = memoryview(data)
-        self._file = io.BufferedReader(self)
+        self._file = _File(self)
+        self._ended = False
 
     def makefile(self, mode: str) -> Any:
         return self._file
@@ -145,8 +171,30 @@ class _Rest(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if not self._data:
-            return int(self._sock.recv_into(buffer))
+            if self._limit.passed:  # what lies in the system's buffer outlives the connection, and may be a lot of work
+                raise TimeoutError("the answer was not complete in time")
+            return 0 if self._ended else int(self._sock.recv_into(buffer))
         size = min(len(buffer), len(self._data))
         buffer[:size] = self._data[:size]
         self._data = self._data[size:]
         return size
+
+    def is_used_up(self) -> bool:
+        """Whether nothing came behind the answer, which a next one would be taken for. Ends the reading, waits for nothing."""
+        self._ended = True
+        return not self._data and not self._file.peek(1)
+
+
+class _File(io.BufferedReader):
+    """Stays open when an answer is at its end: another one may follow, and what is left is looked at."""
+
+    def close(self) -> None: ...
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """As always, but a line without an end, such as a chunk's size, is not collected for ever."""
+        if size is not None and size >= 0:
+            return super().readline(size)
+        line = super().readline(_LONGEST_LINE + 1)
+        if len(line) > _LONGEST_LINE:
+            raise http.client.LineTooLong("a line")
+        return line

@@ -11,6 +11,7 @@ import requests
 from tests.support.loopback import Loopback, Peer, always, answer, call_to, transport_to
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\nTrailer: x\r\n\r\n"
+OK_IN_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 ZIPPED = gzip.compress(b"zipped " * 100)
 
 
@@ -57,8 +58,15 @@ def test_in_the_smallest_pieces(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [answer(b"ok") + b"more than announced", answer(b"ok", headers="Connection: close\r\n")],
-    ids=["more than announced", "it says so"],
+    [
+        answer(b"ok") + b"more than announced",
+        OK_IN_CHUNKS + b"more than announced",
+        OK_IN_CHUNKS + answer(b"forged") * 2000,
+        answer(gzip.compress(b"ok"), headers="Content-Encoding: gzip\r\n") + answer(b"forged"),
+        answer(b"ok", headers="Connection: close\r\n"),
+        answer(b"ok", headers="Connection: close\r\nConnection: keep-alive\r\n"),
+    ],
+    ids=["more than announced", "after chunks", "far more", "after gzip", "it says so", "it says so and the contrary"],
 )
 def test_a_connection_that_cannot_be_trusted_is_not_used_again(data: bytes) -> None:
     with Loopback(always(data)) as server:

@@ -46,6 +46,28 @@ def drip_of_chunks(peer: Peer) -> None:
     peer.drip(b"1\r\nx\r\n", every=0.005)
 
 
+def torrent_of_headers(peer: Peer) -> None:
+    """Faster than any wait that is cut short: the next byte is always there already."""
+    peer.read()
+    peer.write(b"HTTP/1.1 200 OK\r\n")
+    peer.drip(b"X-Drop: 1\r\n" * 5000, every=0)
+
+
+def torrent_of_body(peer: Peer) -> None:
+    peer.read()
+    peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n")
+    peer.drip(b"x" * 100, every=0)
+
+
+def torrent_of_chunks(peer: Peer) -> None:
+    """More than can be taken apart in the time, and so in the system's buffer when it is over."""
+    peer.read()
+    peer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with contextlib.suppress(OSError):
+        while not peer.ended.is_set():
+            peer.sock.sendall(b"1\r\nx\r\n" * 10_000)
+
+
 def body_without_length(peer: Peer) -> None:
     """Its end is the connection's end, so that cutting it must not look like a complete answer."""
     peer.read()
@@ -64,7 +86,17 @@ def reads_nothing(peer: Peer) -> None:
 
 @pytest.mark.parametrize(
     "behaviour",
-    [silence, drip_of_headers, drip_of_body, drip_of_chunks, body_without_length, endless_continue],
+    [
+        silence,
+        drip_of_headers,
+        drip_of_body,
+        drip_of_chunks,
+        torrent_of_headers,
+        torrent_of_body,
+        torrent_of_chunks,
+        body_without_length,
+        endless_continue,
+    ],
     ids=lambda behaviour: behaviour.__name__,
 )
 def test_the_whole_attempt_is_bounded(behaviour: Callable[[Peer], None]) -> None:

@@ -94,6 +94,7 @@ class TestPlainHead:
             "HTTP/1.1 200 OK\r\nContent-Length: 2, 2",
             "HTTP/1.1 200 OK\r\nContent-Length: +2",
             "HTTP/1.1 200 OK\r\nContent-Length: -2",
+            "HTTP/1.1 200 OK\r\nContent-Length: " + "1" * 5000,
             "HTTP/1.1 200 OK\r\nContent-Length: \u00b2",
             "HTTP/1.1 200 OK\r\nX: folded\r\n line\r\nContent-Length: 2",
             "HTTP/1.1 200 OK\r\nX : space before the colon\r\nContent-Length: 2",
@@ -110,6 +111,13 @@ class TestPlainHead:
     )
     def test_leaves_everything_else_to_http_client(self, text: str) -> None:
         assert plain_head(text.encode("latin-1"), "GET") is None
+
+    @pytest.mark.parametrize("order", [("close", "keep-alive"), ("keep-alive", "close"), ("Keep-Alive", "x, close")])
+    def test_one_line_that_says_close_is_enough(self, order: tuple[str, str]) -> None:
+        lines = "".join(f"Connection: {value}\r\n" for value in order)
+        head = plain_head(f"HTTP/1.1 200 OK\r\n{lines}Content-Length: 2".encode(), "GET")
+        assert head is not None
+        assert not head.keeps
 
     def test_of_an_answer_without_a_body(self) -> None:
         assert plain_head(b"HTTP/1.1 204 No Content", "GET") == Head(204, "No Content", (), 0, True)
