@@ -1,0 +1,58 @@
+"""Row 17: a service that answers a byte at a time. Stock: requests' timeout is for each read: 2 s became 30 and 120 s.
+
+Here `timeout` bounds the whole attempt: 2 s end within 2.3 s, whatever drips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from seawall import ResilientServiceClient
+from tests.resilience.scene import calling
+from tests.support.loopback import Loopback, Peer
+
+#: Seconds of an attempt, and by which its end may be late, as promised.
+LIMIT, LATE = 2.0, 0.3
+
+
+def silence(peer: Peer) -> None:
+    peer.read()
+    peer.ended.wait()
+
+
+def drip_of_headers(peer: Peer) -> None:
+    peer.read()
+    peer.write(b"HTTP/1.1 200 OK\r\n")
+    peer.drip(b"X-Drop: 1\r\n")
+
+
+def drip_of_body(peer: Peer) -> None:
+    peer.read()
+    peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    peer.drip(b"x")
+
+
+def drip_of_chunks(peer: Peer) -> None:
+    peer.read()
+    peer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    peer.drip(b"1\r\nx\r\n")
+
+
+def test_an_attempt_ends_in_its_time_whatever_drips(redis_url: str) -> None:
+    def attempt(behaviour: Callable[[Peer], None]) -> float:
+        with Loopback(behaviour) as server:
+            client = ResilientServiceClient(server.url, behaviour.__name__, 1, LIMIT)
+            started = time.monotonic()
+            with pytest.raises(requests.ReadTimeout):
+                client.get("/query")
+            return time.monotonic() - started
+
+    behaviours = (silence, drip_of_headers, drip_of_body, drip_of_chunks)
+    with calling(redis_url), ThreadPoolExecutor(len(behaviours)) as pool:
+        took = dict(zip([one.__name__ for one in behaviours], pool.map(attempt, behaviours), strict=True))
+    assert {name: each for name, each in took.items() if not LIMIT <= each <= LIMIT + LATE} == {}
