@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check build docs bench bench-quick constraints clean
+.PHONY: help setup run test chaos check build docs bench bench-quick constraints clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin
@@ -40,6 +40,9 @@ JOBS ?= 3
 
 test: setup ## run the tests; ARGS="tests/unit -x" goes to pytest, JOBS=1 runs them one after the other
 	$(IN_VENV)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+chaos: setup ## play a seeded chaos run (docs/chaos.md): SECONDS=60 for another length than 600, SEED=7 for the run of an earlier seed
+	$(IN_VENV)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: setup ## lint, check the formatting, check the types
 	$(IN_VENV)/ruff check
