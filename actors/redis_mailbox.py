@@ -15,12 +15,13 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from seawall.actors.record import Malformed, decode_reply
 from seawall.actors.replies import LocalWaiter, Outcome, Waiters, from_reply
-from seawall.errors import BrokerUnavailable
+from seawall.errors import BrokerRefused, BrokerUnavailable
 from seawall.redis_link import RedisLink
+from seawall.refusals import told
 
 __all__ = ["RedisMailbox"]
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("seawall.replies")
 READ_SECONDS, DEAD_AFTER = 2, 2.0
 #: Replies read at once.
 BATCH = 100
+#: Seconds that a read takes in any case once something is there: what has arrived is read, even when its reader's time is over.
+LEAST_SECONDS = 0.1
 #: Seconds between attempts to reach the server again.
 RETRY_SECONDS = 0.1
 
@@ -48,6 +51,7 @@ class RedisMailbox:
         self._reader: _RedisWaiter | None = None
         self._reading_thread = 0
         self._closed = False
+        self._warned = False
 
     @property
     def address(self) -> str:
@@ -112,7 +116,7 @@ class RedisMailbox:
                     for payload in self._line.read(left):
                         self._deliver(payload)
                 except (BrokerUnavailable, RedisError, OSError) as error:
-                    logger.debug("mailbox: %s", error)
+                    self._note(error)
                     self._line.drop()
                     self._line.sleep(min(left, RETRY_SECONDS))
         finally:
@@ -120,6 +124,12 @@ class RedisMailbox:
                 self._reader = None
                 if self._closed:
                     self._line.close()
+
+    def _note(self, error: Exception) -> None:
+        """A server that is away comes back. One that does not let us read leaves callers without their answers: say it once."""
+        refuses = isinstance(error, (BrokerRefused, ResponseError)) and not self._warned
+        self._warned = self._warned or refuses
+        logger.log(logging.WARNING if refuses else logging.DEBUG, "replies cannot be read: %s", told(error))
 
     def _deliver(self, payload: bytes) -> None:
         try:
@@ -181,22 +191,24 @@ class _ReadLine:
 
     def read(self, timeout: float) -> Iterable[bytes]:
         """Replies that are there or come within `timeout` seconds; none after a poke. Raises redis-py's errors."""
+        ends = time.monotonic() + timeout
         if self._asked_at is None:
-            self._ask()
+            self._ask(max(LEAST_SECONDS, timeout))
         assert self._asked_at is not None
         patience = self._asked_at + READ_SECONDS + DEAD_AFTER - time.monotonic()
         ready = {file for file, _ in self._poll.poll(max(0.0, min(timeout, patience)) * 1000)}
         if self._wakes in ready:
             self._drain()
         if self._socket in ready:
+            self._connection._sock.settimeout(max(LEAST_SECONDS, ends - time.monotonic()))  # it may stop halfway
             return self._answer()
         if patience <= 0:
             raise OSError("no answer to a blocking read in time")
         return ()
 
-    def _ask(self) -> None:
+    def _ask(self, patience: float) -> None:
         if self._connection is None:
-            self._connection = self._link.connect(answer_timeout=READ_SECONDS + DEAD_AFTER)
+            self._connection = self._link.connect(answer_timeout=min(patience, READ_SECONDS + DEAD_AFTER))
             self._socket = self._connection._sock.fileno()
             self._poll.register(self._socket, select.POLLIN)
         milliseconds = READ_SECONDS * 1000

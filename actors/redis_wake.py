@@ -17,7 +17,7 @@ from typing import Any
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from seawall.errors import BrokerUnavailable
-from seawall.redis_link import RedisLink
+from seawall.redis_link import RedisLink, load_script
 
 __all__ = ["WakeLine"]
 
@@ -28,6 +28,8 @@ POLL_SECONDS = 2
 DEAD_AFTER = 2.0
 #: What a wake list holds besides calls that are handed over.
 TOKEN = b"1"
+
+_END_POP = load_script("seawall.actors", "endpop")
 
 #: A queue, and what was in its wake list.
 Popped = tuple[str, bytes]
@@ -106,7 +108,7 @@ class WakeLine:
     def _end_pop(self, queues: frozenset[str]) -> Popped | None:
         """End the pop that is under way. Answers what it had of one of these queues."""
         try:
-            self._link.command("LPUSH", self._own_list, "1")
+            self._link.run(_END_POP, self._prefix, self._own_list)
         except OutOfMemoryError:
             self._disarm()  # what it brings is lost with the connection, a call until its lease ends: look
             return (min(queues), TOKEN) if queues else None

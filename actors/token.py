@@ -28,16 +28,23 @@ class TokenSource:
     Raises ConfigurationError for a header name that cannot be sent.
     """
 
-    __slots__ = ("_cached", "_value", "file", "header")
+    __slots__ = ("_cached", "_value", "_what", "file", "header")
 
     def __init__(
-        self, header: str = DEFAULT_TOKEN_HEADER, value: str | None = None, file: str | os.PathLike[str] | None = None
+        self,
+        header: str = DEFAULT_TOKEN_HEADER,
+        value: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        *,
+        what: str = "the internal token",
     ) -> None:
+        """`what` is how errors call it."""
         if not _HEADER_NAME.fullmatch(header):
             raise ConfigurationError(f"{header!r} cannot be the name of a header")
         self.header = header
         self.file = None if file is None else os.fspath(file)
         self._value = value
+        self._what = what
         self._cached: tuple[_FileState, str] | None = None
 
     def __repr__(self) -> str:
@@ -58,7 +65,7 @@ class TokenSource:
         Raises TokenUnavailable when a token is configured but missing, empty or not fit for a header.
         """
         if self._value is not None:
-            return self.header, _checked(self._value.strip(), "the internal token")
+            return self.header, _checked(self._value.strip(), self._what)
         if self.file is not None:
             return self.header, self._read(self.file)
         return None
@@ -72,9 +79,9 @@ class TokenSource:
                 content = stream.read(_MAX_TOKEN_BYTES + 1)
         except OSError as error:
             raise TokenUnavailable(
-                f"the internal token's file {path!r} cannot be read: {error.strerror or type(error).__name__}"
+                f"{self._what}'s file {path!r} cannot be read: {error.strerror or type(error).__name__}"
             ) from error
-        token = _checked(_decoded(content), f"the internal token's file {path!r}")
+        token = _checked(_decoded(content), f"{self._what}'s file {path!r}")
         self._cached = (state, token)
         return token
 

@@ -2,6 +2,7 @@
 
 from seawall.client import ResilientServiceClient, snapshot
 from seawall.errors import (
+    BrokerRefused,
     BrokerUnavailable,
     CallCancelled,
     CallFailed,
@@ -22,6 +23,7 @@ from seawall.handles import Handle
 from seawall.supervisor.breaker import State
 
 __all__ = [
+    "BrokerRefused",
     "BrokerUnavailable",
     "CallCancelled",
     "CallFailed",

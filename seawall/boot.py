@@ -7,11 +7,13 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seawall import runtime as runtimes
+from seawall.broker_check import require_fit_broker
 from seawall.embedded import EmbeddedServer
 from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.logs import setup_logging
@@ -19,7 +21,7 @@ from seawall.redis_link import RedisLink
 from seawall.runtime import Runtime
 from seawall.settings import Settings, load_settings
 
-__all__ = ["boot", "import_modules", "url_of_up"]
+__all__ = ["boot", "import_modules", "refuse_gevent", "url_of_up"]
 
 
 def boot(
@@ -30,12 +32,14 @@ def boot(
     name: str | None = None,
     durable: bool = True,
     for_people: bool = False,
+    importing: AbstractContextManager[None] | None = None,
 ) -> tuple[Settings, Runtime]:
     """Settings from the arguments and the environment, and a runtime that the user's modules have declared services in.
 
     A command `for_people` logs nothing unless it is told to, because it speaks itself, and with no broker URL anywhere
     it looks at the `seawall up` which runs in this folder. Raises ConfigurationError; with `durable`, also for memory
-    mode, which has nothing to offer to a second process.
+    mode, which has nothing to offer to a second process, and for a broker that cannot be trusted with calls. One that is
+    away may come. `importing` is entered while the user's modules are imported, which may take any time. A process with a `name` is a child of `seawall up`, which has looked at the broker itself.
     """
     settings = load_settings(arguments)
     quiet = for_people and settings.sources["log_level"] != "argument"
@@ -47,9 +51,14 @@ def boot(
             f"`seawall {process}` needs a broker that it shares with others: set SEAWALL_BROKER_URL, such as "
             "redis://localhost:6379/0, or run everything with `seawall up`"
         )
+    if durable and not for_people and name is None:
+        require_fit_broker(settings, when_away="warn")
     runtime = Runtime(settings)
     runtimes.replace(runtime)
-    import_modules(modules)
+    with importing or contextlib.nullcontext():
+        import_modules(modules)
+    if not for_people:
+        refuse_gevent(process)
     return settings, runtime
 
 
@@ -86,6 +95,20 @@ def import_modules(modules: Iterable[str]) -> None:
             raise ConfigurationError(
                 f"module {name!r} failed while it was imported: {type(error).__name__}: {error}{_place(error)}"
             ) from error
+
+
+def refuse_gevent(process: str) -> None:
+    """Raises ConfigurationError when a module has had gevent patch the standard library.
+
+    Those who call may be patched: a client waits as well as greenlet code does. A worker runs on threads of its own and tells
+    time by them; as greenlets in one thread, a call that computes would starve heartbeats and leases.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        raise ConfigurationError(
+            f"`seawall {process}` runs on threads, and a module that it imports has gevent patch them away; call "
+            "gevent.monkey.patch_all() in your web application only, or declare the services in seawall.toml"
+        )
 
 
 def _place(error: BaseException) -> str:

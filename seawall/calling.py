@@ -6,8 +6,11 @@ whether something was written, only an idempotent method does; the others raise 
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import requests
 from redis.exceptions import ResponseError
@@ -25,6 +28,7 @@ from seawall.actors.transport import IDEMPOTENT
 from seawall.direct import run_directly
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, NoWorker, OutcomeUnknown, QueueFull
 from seawall.runtime import Runtime
+from seawall.supervisor.view import BreakerView
 
 __all__ = ["admit", "call_and_wait", "default_deadline", "payload_of"]
 
@@ -32,6 +36,11 @@ __all__ = ["admit", "call_and_wait", "default_deadline", "payload_of"]
 QUEUE_ALLOWANCE = 10.0
 #: Seconds after which a caller asks whether any worker serves the queue; the promise is an answer within 2 s.
 WORKER_CHECK = 1.5
+#: Seconds beyond its deadline for which a caller waits to hear whether its call could be taken back. A broker that does not
+#: answer takes seconds to be given up, and a caller is promised its answer within one.
+LAST_WORD = 0.5
+
+T = TypeVar("T")
 
 
 def default_deadline(service: Service, attempts: int, timeout: float) -> float:
@@ -43,29 +52,58 @@ def default_deadline(service: Service, attempts: int, timeout: float) -> float:
     return attempts * timeout + backoffs + QUEUE_ALLOWANCE
 
 
+def _view(runtime: Runtime, service: Service, ends: float) -> BreakerView:
+    """The service's view; one that knows nothing yet, when a silent broker keeps this process from making it in time."""
+    if runtime.memory or math.isinf(ends):
+        return runtime.views.of(service)
+    return runtime.views.within(max(0.0, ends - time.monotonic()), service)
+
+
+def _take_trial(view: BreakerView, id: str, ends: float) -> bool:
+    """Whether the trial is this call's. A broker that is silent may take longer than the caller has time: then it is not."""
+    late = threading.Event()
+
+    def take() -> bool:
+        taken = view.take_trial(id)
+        if taken and late.is_set():
+            view.trial_inconclusive(id)
+        return taken
+
+    if math.isinf(ends):
+        return take()
+    taken = _within(ends - time.monotonic(), take, False)
+    late.set()
+    return taken
+
+
 def payload_of(runtime: Runtime, call: Call, original: dict[str, Any]) -> Any:
     return LocalCall(call, original) if runtime.memory else encode(call)
 
 
-def admit(runtime: Runtime, service: Service, id: str) -> bool:
-    """Whether this call is the breaker's trial. Raises ServiceUnavailable when the breaker refuses it."""
-    view = runtime.views.of(service)
+def admit(runtime: Runtime, service: Service, id: str, ends: float = math.inf) -> bool:
+    """Whether this call is the breaker's trial. Raises ServiceUnavailable when the breaker refuses it.
+
+    By `ends`, a monotonic time, its caller wants an answer.
+    """
+    view = _view(runtime, service, ends)
     admission = view.admit()
     if admission.passes:
         return False
-    if admission.may_take_trial and view.take_trial(id):
+    if admission.may_take_trial and _take_trial(view, id, math.inf if runtime.memory else ends):
         return True
     view.logger.warning("[%s] Circuit breaker OPEN - rejecting request", service.name)
     raise refusal(view, admission=admission)
 
 
-def call_and_wait(runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float) -> Any:
+def call_and_wait(
+    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, ends: float
+) -> Any:
     """The response. Raises what the last attempt raised, or the error of errors.py that says why there is none."""
     runtime.ready()
     waiter = runtime.engine.mailbox.expect(call.id, service=service.name, request=_request_of(call))
     runtime.waiting.add(service.key, call.id, waiter)
     try:
-        outcome = _queue_and_wait(runtime, service, call, original, deadline, waiter)
+        outcome = _queue_and_wait(runtime, service, call, original, deadline, ends, waiter)
     finally:
         runtime.waiting.remove(service.key, call.id)
         runtime.engine.mailbox.forget(call.id)
@@ -88,9 +126,16 @@ def _request_of(call: Call) -> requests.PreparedRequest:
 
 
 def _queue_and_wait(
-    runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, waiter: LocalWaiter
+    runtime: Runtime,
+    service: Service,
+    call: Call,
+    original: dict[str, Any],
+    deadline: float,
+    ends: float,
+    waiter: LocalWaiter,
 ) -> Outcome:
-    ends = time.monotonic() + deadline
+    if time.monotonic() >= ends:
+        raise _too_late(service, call, deadline, "it was not sent and never will be")
     mailbox = runtime.engine.mailbox
     put = Put(
         queue_names(service.key)[0],
@@ -125,27 +170,45 @@ def _wait_for_worker(
     if outcome is not None:
         return outcome
     queue = queue_names(service.key)[0]
-    try:
-        if runtime.engine.queue.workers_serving(queue) or _cancel(runtime, service, call).state != "cancelled":
-            return None
-    except (BrokerUnavailable, ResponseError):
+
+    def take_back_unless_served() -> Cancelled:
+        try:
+            served = runtime.engine.queue.workers_serving(queue) > 0
+        except (BrokerUnavailable, ResponseError):
+            return Cancelled("unknown")
+        return Cancelled("running") if served else _cancel(runtime, service, call)
+
+    answer = _within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
+    if answer.state != "cancelled":
         return None
+    fate = _fate(answer) if answer.progress.attempt else "nothing was sent"
     raise NoWorker(
-        f"[{service.name}] no running worker serves queue {queue!r}; nothing was sent. "
+        f"[{service.name}] no running worker serves queue {queue!r}; {fate}. "
         "Start one with `seawall worker MODULE`, where MODULE declares the service",
         service=service.name,
     )
 
 
 def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, waiter: LocalWaiter) -> Outcome:
-    answer = _cancel(runtime, service, call)
+    answer = _within(LAST_WORD, lambda: _cancel(runtime, service, call), Cancelled("unknown"))
     outcome = waiter.wait(0.0)
     if outcome is not None:  # it came at the last moment
         return outcome
-    raise DeadlineExceeded(
-        f"[{service.name}] {call.method} {path_only(call.target)} got no answer within {deadline:g} s; {_fate(answer)}",
-        service=service.name,
-    )
+    raise _too_late(service, call, deadline, _fate(answer))
+
+
+def _too_late(service: Service, call: Call, deadline: float, fate: str) -> DeadlineExceeded:
+    text = f"[{service.name}] {call.method} {path_only(call.target)} got no answer within {deadline:g} s; {fate}"
+    return DeadlineExceeded(text, service=service.name)
+
+
+def _within(seconds: float, ask: Callable[[], T], otherwise: T) -> T:
+    """What the broker answers, if it does in that time; the question itself goes on."""
+    answers: list[T] = []
+    asking = threading.Thread(target=lambda: answers.append(ask()), name="seawall-last-word", daemon=True)
+    asking.start()
+    asking.join(max(0.0, seconds))
+    return answers[0] if answers else otherwise
 
 
 def _fate(answer: Cancelled) -> str:
@@ -182,4 +245,5 @@ def _without_broker(
             "it may or may not be carried out",
             service=service.name,
         ) from error
-    return run_directly(runtime.views.of(service), service, runtime.token, call, original, error, ends)
+    view = _view(runtime, service, ends)
+    return run_directly(view, service, runtime.token, call, original, error, ends)

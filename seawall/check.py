@@ -6,7 +6,9 @@ found += run_checks(settings, ["app.services"])
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import ipaddress
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import PathFinder
@@ -45,7 +47,10 @@ def run_checks(
     that importing them declared.
     """
     folder = Path.cwd() if folder is None else folder
-    found = _shadows(folder) + table_problems(settings.services) + _token_problems(settings)
+    found = _shadows(folder) + table_problems(settings.services)
+    found += (
+        _token_problems(settings, "internal_token") + _token_problems(settings, "web_token") + _web_problems(settings)
+    )
     for name in modules:
         found += _import_problems(name, folder)
     found += _two_origins(settings.services, declared())
@@ -75,16 +80,27 @@ def _first_on_path(name: str, folder: Path) -> Path | None:
     return None
 
 
-def _token_problems(settings: Settings) -> list[Problem]:
-    file = settings.internal_token_file
-    if file is None or settings.internal_token:
+def _token_problems(settings: Settings, name: str) -> list[Problem]:
+    file: Path | None = getattr(settings, f"{name}_file")
+    if file is None or getattr(settings, name):
         return []
-    where = SETTINGS["internal_token_file"].variable
+    where = SETTINGS[f"{name}_file"].variable
     try:
         empty = not file.read_bytes().strip()
     except OSError as error:
         return [Problem("error", where, f"names {file}, which cannot be read: {error.strerror}")]
     return [Problem("error", where, f"names {file}, which is empty")] if empty else []
+
+
+def _web_problems(settings: Settings) -> list[Problem]:
+    """Only a warning: the token may be known where the web process runs, and nowhere else."""
+    if settings.web_token or settings.web_token_file or settings.web_open:
+        return []
+    with contextlib.suppress(ValueError):
+        if not ipaddress.ip_address(settings.web_host).is_loopback:
+            text = "is beyond this machine: the web process does not start there without a token"
+            return [Problem("warning", SETTINGS["web_host"].variable, f"{text}, see {SETTINGS['web_token'].variable}")]
+    return []
 
 
 def _import_problems(name: str, folder: Path) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -204,10 +205,11 @@ class ResilientServiceClient:
             deadline = default_deadline(self._service, self._service.max_retries, prepared.timeout)
         elif deadline <= 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline}")
-        trial = admit(house, self._service, id)
+        ends = time.monotonic() + deadline
+        trial = admit(house, self._service, id, ends)
         mailbox = house.engine.mailbox.address
         call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
-        response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline)
+        response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline, ends)
         return response
 
     def enqueue(self, method: str, path: str, **options: Unpack[EnqueueOptions]) -> Handle:

@@ -47,6 +47,10 @@ def run_directly(
     Raises ServiceUnavailable when no token is at hand, and DeadlineExceeded.
     """
     _warn(service, reason)
+    if time.monotonic() >= ends:
+        fate = "it may have been carried out" if reason.written else "it was not sent and never will be"
+        text = f"[{service.name}] {call.method} {path_only(call.target)} got no answer before its deadline; {fate}"
+        raise DeadlineExceeded(text, service=service.name)
     try:
         token.header_value()
     except TokenUnavailable as error:

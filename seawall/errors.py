@@ -4,7 +4,8 @@
     └── SeawallError                      everything Seawall itself raises while calling
         ├── ServiceUnavailable            the breaker is open; nothing was sent
         ├── BrokerUnavailable             the queue cannot be reached; `.written` says what is known
-        │   └── QueueFull                 the queue refuses more calls
+        │   ├── QueueFull                 the queue refuses more calls
+        │   └── BrokerRefused             the server answers, but not to us: password, permission, cluster, certificate
         ├── OutcomeUnknown                also requests.ConnectionError; it may have happened
         ├── DeadlineExceeded              also requests.Timeout and TimeoutError; the deadline passed
         │   └── NoWorker                  ... and no running worker serves the queue
@@ -26,6 +27,7 @@ from __future__ import annotations
 import requests
 
 __all__ = [
+    "BrokerRefused",
     "BrokerUnavailable",
     "CallCancelled",
     "CallFailed",
@@ -77,6 +79,13 @@ class BrokerUnavailable(SeawallError):
 
 class QueueFull(BrokerUnavailable):
     """The service's queue is at its cap, or the server is out of memory; the call was not accepted."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The queue's server is there and will not do what it is asked: wrong password, forbidden command, cluster mode.
+
+    Waiting does not help; somebody has to change the server or the broker URL. The message names the command.
+    """
 
 
 class OutcomeUnknown(SeawallError, requests.ConnectionError):

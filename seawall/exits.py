@@ -20,9 +20,9 @@ class Exit(IntEnum):
     SOFTWARE = 70
     """A part of Seawall died or hung, and the process ended so that it can be started again."""
     CANNOT_CREATE = 73
-    """A file or a folder cannot be read or made."""
+    """A file or a folder cannot be read, made or written to, because the disk is full, say."""
     CONFIG = 78
-    """A setting is wrong, or what it names is taken, such as a port; `seawall check` finds most of it."""
+    """A setting is wrong, or what it names is taken, such as a port, or not fit, such as a broker; see `seawall check`."""
     NOT_FOUND = 127
     """The COMMAND of `seawall up` is no program, as a shell answers."""
     INTERRUPTED = 130

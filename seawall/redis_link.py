@@ -1,4 +1,4 @@
-"""One place where redis-py is configured and its errors are translated.
+"""One place where redis-py is configured, and where its errors become ours (`seawall.refusals` has the words).
 
 A link is one connection shared by all threads of a process. Commands that arrive while another thread is
 talking to the server are sent together in the next round trip (group commit), so many callers cost few trips.
@@ -19,21 +19,13 @@ from importlib import resources
 from typing import Any
 
 import hiredis
-import redis
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.broker_url import read_url, shown_url, unusable
+from seawall.errors import BrokerUnavailable
+from seawall.refusals import broken_off, refused
 
 __all__ = ["Argument", "RedisLink", "Script", "load_script", "shown_url"]
 
@@ -45,8 +37,6 @@ CONNECT_TIMEOUT = 0.9
 ANSWER_TIMEOUT = 0.9
 #: The wire protocol. Version 2 by name: left open, redis-py 8 prepares TCP connections for push messages of version 3.
 PROTOCOL = 2
-#: Refusals that pass: another client's script runs too long, the disk is full, a replica has lost its master or its peers.
-_NOT_NOW = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +97,7 @@ class RedisLink:
         self._url = url
         self.answer_timeout = answer_timeout
         """Seconds that an answer may take before its connection is given up."""
-        self._connection_class, from_url = _read_url(url)
+        self._connection_class, from_url = read_url(url)
         self._options = {
             **from_url,
             "socket_connect_timeout": connect_timeout,
@@ -119,7 +109,7 @@ class RedisLink:
         try:
             self._connection_class(**self._options)  # opens nothing, but knows every option
         except (RedisError, ValueError, TypeError) as error:
-            raise _unusable(url, error) from None
+            raise unusable(url, error) from None
         self._connection: Any = None
         self.trusted_for = 0.0
         """Seconds since its last use for which the connection is taken as it is, without a look whether it has ended: where
@@ -138,7 +128,7 @@ class RedisLink:
         return f"RedisLink({shown_url(self._url)!r})"
 
     def run(self, script: Script, *args: Argument) -> Any:
-        """The script's answer. Raises BrokerUnavailable, or redis.ResponseError when the server refuses."""
+        """The script's answer. Raises BrokerUnavailable, or redis.ResponseError for a mistake in what was sent."""
         return self.run_many([(script, args)])[0]
 
     def run_many(self, calls: Iterable[tuple[Script, Sequence[Argument]]]) -> list[Any]:
@@ -161,7 +151,7 @@ class RedisLink:
         return answers
 
     def command(self, *args: Argument) -> Any:
-        """One command's answer. Raises BrokerUnavailable, or redis.ResponseError when the server refuses."""
+        """One command's answer. Raises BrokerUnavailable, or redis.ResponseError for a mistake in what was sent."""
         answer = self._submit([args])[0]
         if isinstance(answer, Exception):
             raise answer
@@ -198,7 +188,7 @@ class RedisLink:
             raise
         if job.error is not None:
             error = job.error
-            raise BrokerUnavailable(str(error), written=error.written) from error.__cause__
+            raise type(error)(str(error), written=error.written) from error.__cause__
         return job.answers
 
     def _enter(self, job: _Job) -> bool:
@@ -279,18 +269,11 @@ class RedisLink:
             if not job.done:
                 job.error, job.done = error, True
 
-    @staticmethod
-    def _read(connection: Any) -> Any:
+    def _read(self, connection: Any) -> Any:
         try:
             return connection.read_response()
-        except BusyLoadingError as error:
-            raise BrokerUnavailable("the broker is loading its data after a restart", written=False) from error
-        except (ReadOnlyError, ClusterDownError) as error:
-            return BrokerUnavailable(f"the broker takes no writes now: {error}", written=False)
         except ResponseError as error:
-            if str(error).startswith(_NOT_NOW):
-                return BrokerUnavailable(f"the broker takes no writes now: {error}", written=False)
-            return error
+            return refused(error, shown_url(self._url)) or error
 
     def _connected(self) -> Any:
         """The connection, opened anew when the server has closed it while it was idle."""
@@ -309,31 +292,11 @@ class RedisLink:
             connection.disconnect()
 
     def _unreachable(self, error: Exception, *, written: bool) -> BrokerUnavailable:
-        if isinstance(error, AuthenticationError):
-            return BrokerUnavailable(
-                f"the broker at {shown_url(self._url)} refused the password: {error}", written=False
-            )
-        return BrokerUnavailable(f"the broker at {shown_url(self._url)} cannot be reached: {error}", written=written)
+        return broken_off(error, shown_url(self._url), written=written)
 
 
 #: hiredis' own types allow for one argument only.
 _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
-
-
-def _read_url(url: str) -> tuple[Any, dict[str, Any]]:
-    """The kind of connection and its options, without those of a pool: there is none. Raises ConfigurationError."""
-    try:
-        options = dict(parse_url(url))  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError) as error:
-        raise _unusable(url, error) from None
-    for pools_own in ("max_connections", "timeout"):
-        options.pop(pools_own, None)
-    return options.pop("connection_class", redis.Connection), options
-
-
-def _unusable(url: str, error: Exception) -> ConfigurationError:
-    text = re.sub(r"^\S*__init__\(\) got an unexpected keyword argument ('\w+')$", r"\1 is no option of it", str(error))
-    return ConfigurationError(f"broker URL {shown_url(url)} cannot be used: {text}")
 
 
 def _teaching(calls: Sequence[tuple[Script, Sequence[Argument]]]) -> list[tuple[Argument, ...]]:
@@ -345,18 +308,3 @@ def _teaching(calls: Sequence[tuple[Script, Sequence[Argument]]]) -> list[tuple[
         taught.add(script.sha)
         commands.append((*head, 0, *args))
     return commands
-
-
-def shown_url(url: str) -> str:
-    """The URL without its password, for messages and logs.
-
-    >>> shown_url("redis://user:secret@host:6379/0")
-    'redis://user:***@host:6379/0'
-    """
-    url = re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", url)
-    head, at, tail = url.rpartition("@")
-    if not at or "://" not in head:
-        return url
-    scheme, _, credentials = head.partition("://")
-    user, colon, _ = credentials.partition(":")
-    return f"{scheme}://{user}{':***' if colon else ''}@{tail}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from seawall.broker_url import shown_url
 from seawall.errors import ConfigurationError
 from seawall.kinds import PATH, Kind, Problem, Setting, choice, flag, nearest, seconds, text, whole
 from seawall.schedule_tables import ScheduleTable
@@ -123,6 +124,23 @@ class Settings:
         default=DEFAULT_WEB_PORT,
         metadata=_about(whole(0, 65535), "The port that the web process listens on; 0 is any free one."),
     )
+    web_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            text("a token"),
+            "The token that the web process wants for everything but health, as `Authorization: Bearer TOKEN`.",
+            secret=True,
+            environment_only=True,
+        ),
+    )
+    web_token_file: Path | None = field(
+        default=None, metadata=_about(PATH, "A file that holds that token; it is read again when it changes.")
+    )
+    web_open: bool = field(
+        default=False,
+        metadata=_about(flag(), "Let the web process answer everybody, without a token, beyond this machine too."),
+    )
     shutdown_timeout: float = field(
         default=DEFAULT_SHUTDOWN_TIMEOUT,
         metadata=_about(
@@ -214,9 +232,10 @@ def _contradictions(settings: Settings) -> list[Problem]:
     if settings.require_broker and settings.memory_mode:
         why = f"must name a server, because {SETTINGS['require_broker'].variable} is set"
         found.append(Problem("error", SETTINGS["broker_url"].variable, why))
-    if settings.internal_token and settings.internal_token_file:
-        why = f"is not used, because {SETTINGS['internal_token'].variable} is set; give one of the two"
-        found.append(Problem("warning", SETTINGS["internal_token_file"].variable, why))
+    for name in ("internal_token", "web_token"):
+        if getattr(settings, name) and getattr(settings, f"{name}_file"):
+            why = f"is not used, because {SETTINGS[name].variable} is set; give one of the two"
+            found.append(Problem("warning", SETTINGS[f"{name}_file"].variable, why))
     return found
 
 
@@ -229,4 +248,4 @@ def _shown(setting: Setting, value: Any) -> str:
 
 
 def _without_password(value: str) -> str:
-    return re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", value))
+    return shown_url(re.sub(r"//.*@", "//***@", value))

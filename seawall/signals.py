@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["Attention", "ParentWatch", "Signals"]
+from seawall.exits import Exit
+
+__all__ = ["Attention", "ParentWatch", "Signals", "Stopped"]
 
 _NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Bytes taken from the wake pipe at a time; each signal and each wake writes one.
@@ -29,6 +33,10 @@ class Attention(Protocol):
     def reload_requested(self) -> bool: ...
 
     def wait(self, timeout: float) -> None: ...
+
+
+class Stopped(BaseException):
+    """A signal asked for a stop before there was anything to stop. No Exception: a user's module shall not catch it."""
 
 
 class Signals:
@@ -52,6 +60,7 @@ class Signals:
         self._hangup_stops = hangup_stops
         self._stops = 0
         self._reload = False
+        self._starting = False
         self._before: dict[signal.Signals, Any] = {}
         self._wakeup_before = -1
         self._pipe: tuple[int, int] | None = None
@@ -79,6 +88,20 @@ class Signals:
             pipe, self._pipe = self._pipe, None
         for end in pipe or ():
             os.close(end)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Until it is left, a signal is acted upon where it arrives, since no loop reads what was noted: while a user's
+        modules are imported, which may take any time. The first one raises Stopped there; a further one, should somebody
+        have caught that, ends the process.
+        """
+        self._starting = True
+        try:
+            if self._stops:
+                raise Stopped
+            yield
+        finally:
+            self._starting = False
 
     @property
     def stop_requested(self) -> bool:
@@ -119,6 +142,10 @@ class Signals:
             self._reload = True
         else:
             self._stops += 1
+            if self._starting and self._stops > 1:
+                os._exit(Exit.CUT_OFF)
+            if self._starting:
+                raise Stopped
 
 
 class ParentWatch:

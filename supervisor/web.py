@@ -13,12 +13,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable
+from seawall.supervisor.web_guard import TRUSTED
 
-__all__ = ["make_app"]
+__all__ = ["OPEN_PATHS", "make_app"]
 
 #: The media type of health answers (draft-inadarei-api-health-check).
 HEALTH_TYPE = "application/health+json"
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+#: What health checks ask for; they have no token.
+OPEN_PATHS = ("/healthz", "/readyz")
 
 #: Answers the fleet in the documented form of `seawall status --json`. Raises BrokerUnavailable.
 ReadFleet = Callable[[], dict[str, Any]]
@@ -32,7 +34,8 @@ def make_app(read_fleet: ReadFleet) -> Starlette:
     - `GET /healthz`: this process runs
     - `GET /readyz`: broker reachable, a supervisor leads, at least one worker; 503 with what is missing otherwise
 
-    While the broker is away the first two answer 503 and `{"error": ...}`, as every other mistake is answered.
+    While the broker is away the first two answer 503 and `{"error": ...}`, as every other mistake is answered. Who may ask is
+    for a `Guard` to decide; whom it does not trust learns from `/readyz` what is missing, and nothing about where it is.
     """
 
     async def services(request: Request) -> JSONResponse:
@@ -43,12 +46,14 @@ def make_app(read_fleet: ReadFleet) -> Starlette:
 
     async def ready(request: Request) -> JSONResponse:
         checks = await run_in_threadpool(_readiness, read_fleet)
+        if not request.scope.get(TRUSTED, True) and "output" in checks["broker"]:
+            checks["broker"]["output"] = "the broker is away"
         passes = all(check["status"] == "pass" for check in checks.values())
         body = {"status": "pass" if passes else "fail", "checks": checks}
-        return JSONResponse(body, 200 if passes else 503, headers=_HEADERS, media_type=HEALTH_TYPE)
+        return JSONResponse(body, 200 if passes else 503, media_type=HEALTH_TYPE)
 
     async def healthy(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "pass"}, headers=_HEADERS, media_type=HEALTH_TYPE)
+        return JSONResponse({"status": "pass"}, media_type=HEALTH_TYPE)
 
     return Starlette(
         routes=[
@@ -64,19 +69,19 @@ def make_app(read_fleet: ReadFleet) -> Starlette:
 async def _answer(read: Callable[[], Any]) -> JSONResponse:
     """The answer, or 503 with the reason while the broker is away. The broker is asked off the event loop."""
     try:
-        return JSONResponse(await run_in_threadpool(read), headers=_HEADERS)
+        return JSONResponse(await run_in_threadpool(read))
     except BrokerUnavailable as error:
-        return JSONResponse({"error": str(error)}, 503, headers=_HEADERS)
+        return JSONResponse({"error": str(error)}, 503)
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers={**(error.headers or {}), **_HEADERS})
+    return JSONResponse({"error": error.detail}, error.status_code, headers=dict(error.headers or {}))
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     """Nobody expected it: uvicorn logs its traceback, the caller learns no more than this."""
-    return JSONResponse({"error": "internal error"}, 500, headers=_HEADERS)
+    return JSONResponse({"error": "internal error"}, 500)
 
 
 def _readiness(read_fleet: ReadFleet) -> dict[str, dict[str, str]]:

@@ -21,6 +21,7 @@ from seawall.runtime import Runtime, registry
 from seawall.settings import SETTINGS, Settings
 from seawall.signals import Signals
 from seawall.supervisor.processes import ChildSpec, Keeper
+from seawall.supervisor.restarts import RestartPolicy, Restarts
 
 __all__ = ["House"]
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("seawall.up")
 START_SECONDS = 20.0
 #: Seconds beyond the workers' own shutdown timeout, after which what is left is killed.
 STOP_MARGIN = 3.0
+#: The embedded server is started again for ever: nothing else has the calls that it accepted.
+_SERVERS_RESTARTS = RestartPolicy(first_delay=0.5, longest_delay=5.0, budget=sys.maxsize)
 #: Settings that the children are told when they were given as options here.
 _TOLD = ("namespace", "log_format", "log_level", "web_host")
 
@@ -55,6 +58,8 @@ class House:
         self._late_at = time.monotonic() + START_SECONDS
         self._runtime = Runtime(settings)
         self._outage = Outage(logger, "the embedded server")
+        self._restarts = Restarts(_SERVERS_RESTARTS)
+        self._restart_at = 0.0
         self._stop_seconds = settings.shutdown_timeout + STOP_MARGIN
         self._environ = _environment(settings)
         workers = [f"worker-{number}" for number in range(1, settings.workers + 1)]
@@ -95,16 +100,22 @@ class House:
         return ChildSpec(name=name, argv=self._command, env=self._environ, grace=self._stop_seconds, restart=False)
 
     def _look_after_server(self) -> None:
-        """Start the embedded server again when it has died."""
-        server = self._server
-        if server is None or server.poll() is None:
+        """Start the embedded server again when it has died. What keeps it from starting, such as a full disk, may pass."""
+        server, now = self._server, time.monotonic()
+        if server is None or (server.pid is not None and server.poll() is None):
             self._outage.over()
             return
         self._outage.begins(RuntimeError(f"it ended with {server.poll()}"))
+        if now < self._restart_at:
+            return
         try:
             server.restart()
-        except (BrokerUnavailable, ConfigurationError) as error:
-            logger.error("the embedded server does not start: %s", error)
+        except (BrokerUnavailable, ConfigurationError, OSError) as error:
+            delay = self._restarts.after_death(now, 0.0) or _SERVERS_RESTARTS.longest_delay
+            self._restart_at = time.monotonic() + delay
+            logger.error("the embedded server does not start, tried again in %.1f s: %s", delay, error)
+        else:
+            self._restarts = Restarts(_SERVERS_RESTARTS)
 
     def _complete_fleet(self) -> Fleet | None:
         """The fleet once a supervisor leads, every worker of ours has reported, and the web process listens."""

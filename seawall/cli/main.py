@@ -23,6 +23,7 @@ from seawall.cli.status import status
 from seawall.cli.up import up
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
+from seawall.signals import Stopped
 
 __all__ = ["cli", "main"]
 
@@ -62,6 +63,8 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except click.Abort as error:
         _end(Exit.INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else Exit.FAILED, "stopped")
+    except Stopped:
+        sys.exit(Exit.OK)
     except ConfigurationError as error:
         _end(Exit.CONFIG, str(error))
     except requests.RequestException as error:  # BrokerUnavailable is one

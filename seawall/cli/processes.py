@@ -37,7 +37,7 @@ def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **ar
     and starts afresh, with new code and settings.
     """
     with Signals() as signals:
-        settings, runtime = boot(arguments, modules, process="worker", name=process_name)
+        settings, runtime = boot(arguments, modules, process="worker", name=process_name, importing=signals.starting())
         _need_services("worker")
         runner = CallWorker(runtime.engine, runtime.views, runtime.token)
         runner.serve(registry.all())
@@ -65,7 +65,7 @@ def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, 
     schedules. SIGTERM and SIGHUP are those of a worker.
     """
     with Signals() as signals:
-        _, runtime = boot(arguments, modules, process="supervisor", name=process_name)
+        _, runtime = boot(arguments, modules, process="supervisor", name=process_name, importing=signals.starting())
         code = make_supervisor(runtime, registry).run(signals, orphaned=ParentWatch(parent).orphaned)
         if code is Exit.CUT_OFF:
             logging.shutdown()
@@ -88,18 +88,21 @@ def web(modules: tuple[str, ...], parent: int, process_name: str | None, **argum
     GET /v1/api/status/services: every service's breaker and queues. /v1/api/status: the same with workers and
     supervisors, as `seawall status --json`. /healthz: this process runs. /readyz: broker, supervisor and workers are
     there, else 503 with what is missing.
+
+    Beyond this machine (--host) all but the last two need the token of SEAWALL_WEB_TOKEN or SEAWALL_WEB_TOKEN_FILE, as
+    Authorization: Bearer TOKEN.
     """
     try:
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError("the web process needs its extra: pip install 'seawall[server]'") from error
     with Signals() as signals:
-        settings, runtime = boot(arguments, modules, process="web", name=process_name)
+        settings, runtime = boot(arguments, modules, process="web", name=process_name, importing=signals.starting())
 
         def read() -> dict[str, Any]:
             return read_fleet(runtime, registry).as_json()
 
-        code = serve(read, settings.web_host, settings.web_port, signals, ParentWatch(parent).orphaned)
+        code = serve(read, settings, signals, ParentWatch(parent).orphaned)
         _close(runtime)
     if code is None:
         _start_afresh()

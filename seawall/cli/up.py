@@ -13,26 +13,27 @@ from typing import Any
 import click
 
 from seawall import runtime as runtimes
-from seawall.boot import import_modules
-from seawall.broker_check import broker_problems
+from seawall.boot import import_modules, refuse_gevent
+from seawall.broker_check import require_fit_broker
 from seawall.cli.house import House
 from seawall.cli.options import child_options, setting_option, settings_options
-from seawall.embedded import EmbeddedServer
-from seawall.errors import ConfigurationError
+from seawall.embedded import STOP_TIMEOUT, EmbeddedServer
+from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.exits import Exit
 from seawall.logs import setup_logging
-from seawall.redis_link import RedisLink
 from seawall.runtime import registry
 from seawall.schedules import registry as schedules
 from seawall.scheduling import schedule_problems
 from seawall.settings import Settings, load_settings
-from seawall.signals import ParentWatch, Signals
+from seawall.signals import ParentWatch, Signals, Stopped
 
 __all__ = ["up"]
 
 logger = logging.getLogger("seawall.up")
 
 _COMMAND = "seawall.up.command"
+#: Seconds that the embedded server has to end after a second signal; what it accepted is on disk already.
+HURRIED_STOP = 1.0
 
 
 class _WithCommand(click.Command):
@@ -78,13 +79,14 @@ def up(
     with Signals(hangup_stops=True) as signals:
         settings = load_settings(arguments)
         setup_logging(settings.log_format, settings.log_level, process=process_name or "up")
-        with schedules.without_broker():  # a private one is yet to be started
+        with signals.starting(), schedules.without_broker():  # a private one is yet to be started
             import_modules(modules)
+        refuse_gevent("up")
         _need_services(settings)
         if command and shutil.which(command[0]) is None:
             click.echo(f"seawall: {command[0]}: there is no such program", err=True)
             return Exit.NOT_FOUND
-        with _broker(settings) as (server, url):
+        with _broker(settings, signals) as (server, url):
             port = settings.web_port if no_web else _port(settings)
             house = House(replace(settings, broker_url=url, web_port=port), modules, command, server, web=not no_web)
             return house.run(signals, seconds, ParentWatch(parent).orphaned)
@@ -110,7 +112,7 @@ def _port(settings: Settings) -> int:
     except ModuleNotFoundError as error:
         text = "the web process needs its extra: pip install 'seawall[server]', or leave it out with --no-web"
         raise ConfigurationError(text) from error
-    if problem := address_problem(settings.web_host, settings.web_port):
+    if problem := address_problem(settings):
         raise ConfigurationError(problem)
     return settings.web_port or _free_port(settings.web_host)
 
@@ -122,29 +124,20 @@ def _free_port(host: str) -> int:
 
 
 @contextlib.contextmanager
-def _broker(settings: Settings) -> Iterator[tuple[EmbeddedServer | None, str]]:
+def _broker(settings: Settings, signals: Signals) -> Iterator[tuple[EmbeddedServer | None, str]]:
     """The configured broker, found fit; or a private one for as long as this lasts."""
     if not settings.memory_mode:
-        _check_broker(settings)
+        require_fit_broker(settings)
         yield None, settings.broker_url
         return
-    server = EmbeddedServer(settings.data_dir)
-    server.start()
+    server = EmbeddedServer(settings.data_dir, hurry=lambda: signals.stop_requested)
+    try:
+        server.start()
+    except BrokerUnavailable:
+        if signals.stop_requested:
+            raise Stopped from None
+        raise
     try:
         yield server, server.url
     finally:
-        server.stop()
-
-
-def _check_broker(settings: Settings) -> None:
-    """Raises BrokerUnavailable when it is away, ConfigurationError when it cannot be trusted with calls."""
-    link = RedisLink(settings.broker_url)
-    try:
-        link.command("PING")
-    finally:
-        link.close()
-    found = broker_problems(settings)
-    for problem in found:
-        if problem.severity == "error":
-            raise ConfigurationError(str(problem))
-        logger.warning("%s", problem)
+        server.stop(STOP_TIMEOUT if signals.stop_count < 2 else HURRIED_STOP)

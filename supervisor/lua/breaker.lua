@@ -57,6 +57,9 @@ local function swap(key, expected, assumed_now, tolerance, state, trial, rec, cl
   if not same_version or math.abs(tonumber(time) - tonumber(assumed_now)) > tonumber(tolerance) then
     return {time, 0, stored[1], stored[2]}
   end
+  -- A script that has written already is not asked for memory any more. A breaker has to change also when there is none left:
+  -- one that stays open holds back the calls that fill the memory.
+  redis.call('DEL', ns .. ':nothing')
   redis.call('HSET', hash_of(key), 'v', tonumber(expected) + 1, 'state', state, 'trial', trial, 'rec', rec,
     'closed', closed, 'slow', slow)
   redis.call('SADD', ns .. ':breaker-keys', key)

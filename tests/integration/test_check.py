@@ -113,7 +113,7 @@ def test_server_in_cluster_mode_is_refused(folder: Path) -> None:
     [
         ("-config", "refuses CONFIG GET"),
         ("-info", "refuses INFO"),
-        ("-ping", "refuses PING"),
+        ("-ping", "does not allow what Seawall needs: User default has no permissions to run the 'ping' command"),
     ],
 )
 def test_forbidden_command_is_named(folder: Path, broker: PrivateRedis, forbid: str, sign: str) -> None:

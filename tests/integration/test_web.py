@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +19,11 @@ import pytest
 import requests
 
 from seawall import ResilientServiceClient
+from seawall.exits import Exit
 from seawall.runtime import registry
 from seawall.supervising import make_supervisor
 from seawall.supervisor.breaker import ForceOpen
+from tests.acceptance.shell import Ran, plain_environ, run
 from tests.support import CountingService, PrivateRedis, wait_until
 from tests.support.house import RemoteHouse, caller
 
@@ -40,9 +46,10 @@ STATUS = {
 class Web:
     process: subprocess.Popen[str]
     url: str
+    folder: Path
 
-    def get(self, path: str) -> requests.Response:
-        return requests.get(self.url + path, timeout=10)
+    def get(self, path: str, **headers: str | bytes) -> requests.Response:
+        return requests.get(self.url + path, headers=headers, timeout=10)
 
     def readiness(self) -> dict[str, str]:
         """What is missing, by check."""
@@ -55,13 +62,16 @@ class Web:
 
 
 @contextmanager
-def running(broker: PrivateRedis, folder: Path) -> Iterator[Web]:
+def running(broker: PrivateRedis, folder: Path, *options: str, **environ: str) -> Iterator[Web]:
     """A web process on a free port."""
-    command = [sys.executable, "-m", "seawall", "web", "--port", "0", "--broker-url", broker.url]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "seawall", "web", "--port", "0", "--broker-url", broker.url, *options]
+    with subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stderr is not None
-            yield Web(process, process.stderr.readline().split()[-1])
+            lines = iter(process.stderr.readline, "")
+            yield Web(process, next(line.split()[-1] for line in lines if "listening on" in line), folder)
         finally:
             process.kill()
 
@@ -182,3 +192,182 @@ def test_answers_can_be_read_by_machines_alone(web: Web) -> None:
         json.loads(web.get(path).text)
         assert web.get(path).headers["X-Content-Type-Options"] == "nosniff"
         assert "server" not in web.get(path).headers
+
+
+TOKEN = "w3b-t0ken"
+STRICT = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def environ_of(url: str, **more: str) -> dict[str, str]:
+    return plain_environ(SEAWALL_BROKER_URL=url, **more)
+
+
+@pytest.fixture(scope="module")
+def guarded(redis_server: PrivateRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """One that listens everywhere, with a token from a file."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "token").write_text(f"{TOKEN}\n")
+    with running(redis_server, folder, "--host", "0.0.0.0", SEAWALL_WEB_TOKEN_FILE=str(folder / "token")) as web:
+        yield web
+
+
+class TestBeyondThisMachine:
+    def test_all_but_health_needs_the_token(self, guarded: Web, redis_url: str) -> None:
+        for path in (
+            "/v1/api/status/services",
+            "/v1/api/status",
+            "/nothing",
+            "/",
+            "/healthz/",
+            "/healthz/../v1/api/status",
+        ):
+            refused = guarded.get(path)
+            assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, 'Bearer realm="seawall"'), path
+            assert "Authorization: Bearer TOKEN" in refused.json()["error"]
+        assert guarded.get("/v1/api/status/services", **bearer(TOKEN)).json() == {}
+        assert guarded.get("/v1/api/status", **bearer(TOKEN)).status_code == 200
+        assert guarded.get("/nothing", **bearer(TOKEN)).status_code == 404
+        assert guarded.get("/healthz").json() == {"status": "pass"}
+        assert guarded.get("/readyz").status_code == 503
+
+    @pytest.mark.parametrize(
+        "given",
+        ["", "Bearer", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"],
+    )
+    def test_nothing_else_will_do(self, guarded: Web, given: str) -> None:
+        assert guarded.get("/v1/api/status", Authorization=given.encode("latin-1")).status_code == 401
+
+    def test_the_scheme_may_be_written_in_any_way(self, guarded: Web, redis_url: str) -> None:
+        assert guarded.get("/v1/api/status", Authorization=f"bEARER  {TOKEN} ").status_code == 200
+
+    def test_a_token_that_changes_is_read_again_and_one_that_is_gone_lets_nobody_in(
+        self, guarded: Web, redis_url: str
+    ) -> None:
+        file = guarded.folder / "token"
+        try:
+            file.write_text("another")
+            assert guarded.get("/v1/api/status", **bearer(TOKEN)).status_code == 401
+            assert guarded.get("/v1/api/status", **bearer("another")).status_code == 200
+            file.unlink()
+            for token in ("another", ""):
+                closed = guarded.get("/v1/api/status", **bearer(token))
+                assert (closed.status_code, closed.json()) == (
+                    503,
+                    {"error": "the token to compare with cannot be read"},
+                )
+            assert guarded.get("/healthz").status_code == 200
+        finally:
+            file.write_text(TOKEN)
+        assert guarded.get("/v1/api/status", **bearer(TOKEN)).status_code == 200
+
+    def test_whoever_has_no_token_learns_nothing_about_the_broker(
+        self, own_redis: PrivateRedis, tmp_path: Path
+    ) -> None:
+        with running(own_redis, tmp_path, "--host", "0.0.0.0", SEAWALL_WEB_TOKEN=TOKEN) as web:
+            own_redis.kill()
+            assert web.readiness() == {"broker": "the broker is away"}
+            told = web.get("/readyz", **bearer(TOKEN)).json()["checks"]["broker"]["output"]
+            assert "cannot be reached" in told
+
+    def test_it_does_not_start_without_a_token(self, redis_url: str, tmp_path: Path) -> None:
+        for host in ("0.0.0.0", "::"):
+            refused = run("web", "--host", host, "--port", "0", folder=tmp_path, environ=environ_of(redis_url))
+            assert refused == Ran(
+                Exit.CONFIG,
+                "",
+                f"seawall: the web process is to listen on {host}, beyond this machine, and has no token: set "
+                "SEAWALL_WEB_TOKEN or SEAWALL_WEB_TOKEN_FILE, or SEAWALL_WEB_OPEN=1 if everybody may read its status\n",
+            )
+        (tmp_path / "empty").write_text("\n")
+        for file, sign in (("empty", "is empty"), ("missing", "cannot be read: No such file")):
+            environ = environ_of(redis_url, SEAWALL_WEB_TOKEN_FILE=str(tmp_path / file))
+            refused = run("web", "--port", "0", folder=tmp_path, environ=environ)
+            assert refused.code == Exit.CONFIG
+            assert sign in refused.err
+            assert "the web process lets nobody in without it" in refused.err
+
+    def test_everybody_may_ask_where_somebody_insists(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
+        with running(redis_server, tmp_path, "--host", "0.0.0.0", SEAWALL_WEB_OPEN="1") as web:
+            assert web.get("/v1/api/status", Host="status.example").status_code == 200
+
+    def test_check_warns_of_it(self, tmp_path: Path) -> None:
+        (tmp_path / "seawall.toml").write_text("web_host = '0.0.0.0'")
+        told = run("check", folder=tmp_path, environ=plain_environ())
+        assert "warning: SEAWALL_WEB_HOST is beyond this machine" in told.out
+        assert told.code == Exit.OK
+        assert "WEB_HOST" not in run("check", folder=tmp_path, environ=plain_environ(SEAWALL_WEB_TOKEN="x")).out
+
+
+class TestOnThisMachine:
+    def test_a_token_counts_here_too_where_there_is_one(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
+        with running(redis_server, tmp_path, SEAWALL_WEB_TOKEN=TOKEN) as web:
+            assert web.get("/v1/api/status").status_code == 401
+            assert web.get("/v1/api/status", **bearer(TOKEN)).status_code == 200
+
+    @pytest.mark.parametrize(
+        "host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:8610", "[::1]:1", "a.localhost"]
+    )
+    def test_names_of_this_machine(self, web: Web, host: str) -> None:
+        assert web.get("/v1/api/status", Host=host).status_code == 200
+
+    @pytest.mark.parametrize(
+        "host", ["evil.example", "evil.example:8610", "localhost.evil.example", "10.0.0.1", "[::2]", "x:y"]
+    )
+    def test_a_page_whose_name_was_made_to_lead_here_gets_nothing(self, web: Web, host: str) -> None:
+        assert web.get("/v1/api/status", Host=host).status_code == 421
+        assert web.get("/healthz", Host=host).status_code == 200
+
+    def test_writes_of_other_sites_are_refused(self, web: Web) -> None:
+        """There is nothing to write yet; whatever comes is behind this."""
+        own = web.url.removeprefix("http://")
+        for headers, status in (
+            ({}, 405),
+            ({"Origin": f"http://{own}"}, 405),
+            ({"Origin": "http://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": ""}, 403),
+            ({"Origin": f"http://{own}", "Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+        ):
+            for method in ("POST", "PUT", "DELETE", "PATCH"):
+                answer = requests.request(method, f"{web.url}/v1/api/status", headers=headers, timeout=10)
+                assert answer.status_code == status, (headers, method)
+
+    def test_every_answer_has_strict_headers(self, web: Web) -> None:
+        for path in ("/v1/api/status", "/v1/api/status/services", "/healthz", "/readyz", "/nothing"):
+            answer = web.get(path)
+            assert {name: answer.headers.get(name) for name in STRICT} == STRICT, path
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; frame-ancestors 'none'")
+        assert web.get("/v1/api/status", Host="evil.example").headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_second_sigterm_ends_it_now(own_web: Web, own_redis: PrivateRedis) -> None:
+    """The first one waits for open requests, and those for a broker that does not answer."""
+    assert own_web.get("/v1/api/status").status_code == 200
+    own_redis.freeze()
+    asking = threading.Thread(target=ask, args=(own_web,))
+    asking.start()
+    time.sleep(0.2)  # until it waits for the broker
+    own_web.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)  # signals that come together are one
+    assert own_web.process.poll() is None
+    began = time.monotonic()
+    assert own_web.end(signal.SIGTERM) == Exit.CUT_OFF
+    assert time.monotonic() - began < 0.4
+    asking.join(5)
+
+
+def ask(web: Web) -> None:
+    with contextlib.suppress(requests.ConnectionError):
+        web.get("/v1/api/status")

@@ -1,0 +1,137 @@
+"""Who may ask the web process for what, and the headers under which it answers. An ASGI application around another one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+from collections.abc import Callable, Collection, Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["TRUSTED", "Guard"]
+
+logger = logging.getLogger("seawall.web")
+
+#: The scope's entry that tells an application whether whoever asks may know more than that something is wrong.
+TRUSTED = "seawall.trusted"
+#: Methods that change nothing (RFC 9110, 9.2.1).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+#: Answers are data for programs: no browser shall keep, frame, guess at, run or pass on any of it.
+_STRICT: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """Lets these through, and answers everybody else itself:
+
+    - everybody, on the `open_paths`;
+    - with a token: who sends it as `Authorization: Bearer <token>`;
+    - without one and `only_here`: who calls this machine by a name of its own. A page of another site, whose name was made
+      to lead here, names itself in its Host header;
+    - without one and not `only_here`: everybody.
+
+    What changes something must moreover not come from a page of another origin. `token` answers the token, is asked each time,
+    and may raise: then nobody is let through. `host` is a further name for this machine.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        open_paths: Collection[str] = (),
+        token: Callable[[], str] | None = None,
+        only_here: bool = True,
+        host: str = "",
+    ) -> None:
+        self._app = app
+        self._open = frozenset(open_paths)
+        self._token = token
+        self._only_here = only_here and token is None
+        self._host = host.lower()
+        self._is_readable = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["method"], headers)
+        if refusal is not None and not (scope["path"] in self._open and scope["method"] in _SAFE):
+            await refusal(scope, receive, _strict(send))
+            return
+        await self._app({**scope, TRUSTED: refusal is None}, receive, _strict(send))
+
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+        if self._only_here and not self._is_here(headers.get("host", "")):
+            return _no(421, "without a token only this machine is served, under a name of its own such as localhost")
+        if method not in _SAFE and not _is_own_page(headers):
+            return _no(403, "this comes from a page of another site")
+        return self._token_refusal(headers.getlist("authorization")) if self._token is not None else None
+
+    def _token_refusal(self, given: list[str]) -> JSONResponse | None:
+        assert self._token is not None
+        try:
+            token, was_readable, self._is_readable = self._token(), self._is_readable, True
+        except Exception as error:
+            if self._is_readable:
+                logger.error("nobody is let in: %s", error)
+            self._is_readable = False
+            return _no(503, "the token to compare with cannot be read")
+        if not was_readable:
+            logger.warning("the token can be read again")
+        scheme, _, word = (given[0] if len(given) == 1 else "").partition(" ")
+        if scheme.lower() == "bearer" and _same(word.strip(), token):
+            return None
+        text = "this needs the web process's token: Authorization: Bearer TOKEN"
+        return _no(401, text, {"WWW-Authenticate": 'Bearer realm="seawall"'})
+
+    def _is_here(self, host: str) -> bool:
+        """Whether a Host header names this machine; a client that sends none is no browser."""
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
+        name = name.strip("[]").lower().removesuffix(".")
+        if name in ("", "localhost", self._host) or name.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+
+def _is_own_page(headers: Headers) -> bool:
+    """Browsers say where a write comes from; programs need not."""
+    origin = headers.get("origin")
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower() != ""
+
+
+def _same(given: str, token: str) -> bool:
+    """In a time that tells nothing about either."""
+    ours, theirs = (hashlib.sha256(word.encode("utf-8", "surrogateescape")).digest() for word in (token, given))
+    return hmac.compare_digest(ours, theirs)
+
+
+def _strict(send: Send) -> Send:
+    async def strict(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _STRICT.items():
+                headers[name] = value
+        await send(message)
+
+    return strict
+
+
+def _no(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": text}, status, headers=dict(headers or {}))
