@@ -147,14 +147,20 @@ def _accept(runtime: Runtime, service: Service, puts: Sequence[Put]) -> list[Han
     try:
         answers = runtime.engine.queue.put(puts)
     except BrokerUnavailable as error:
-        maybe = "it may have been queued all the same" if error.written else "nothing was queued"
-        gone = BrokerUnavailable(f"[{service.name}] {error}; {maybe}", service=service.name, written=error.written)
-        gone.__cause__ = error
-        return [gone] * len(puts)
+        return [_gone(service, error)] * len(puts)
     return [_handle(service, put, answer) for put, answer in zip(puts, answers, strict=True)]
 
 
+def _gone(service: Service, error: BrokerUnavailable) -> BrokerUnavailable:
+    maybe = "it may have been queued all the same" if error.written else "nothing was queued"
+    gone = BrokerUnavailable(f"[{service.name}] {error}; {maybe}", service=service.name, written=error.written)
+    gone.__cause__ = error
+    return gone
+
+
 def _handle(service: Service, put: Put, answer: Accepted | Exception) -> Handle | Exception:
+    if isinstance(answer, BrokerUnavailable) and not isinstance(answer, QueueFull):
+        return _gone(service, answer)
     if isinstance(answer, Exception):
         return answer
     if not answer.accepted:
