@@ -235,7 +235,7 @@ class ResilientServiceClient:
     def enqueue_many(
         self, calls: Iterable[tuple[str, str] | tuple[str, str, Mapping[str, Any]]]
     ) -> list[Handle | Exception]:
-        """Queue many calls in one round trip: (method, path) or (method, path, keywords of `enqueue`) each.
+        """Queue many calls at once, 2,000 in a round trip: (method, path) or (method, path, keywords of `enqueue`) each.
 
         Answers a handle or an exception for each, in order; a call that cannot be prepared is an exception too.
         """
