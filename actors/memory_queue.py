@@ -450,7 +450,9 @@ class MemoryQueue:
                 return False
             self._ends.take_back(id)
             self._put(Put(queue, id, letter.payload, expires_in=expires_in))
-            self._queue(queue).entries[id].token = next(_lives)  # no delivery of its earlier life has such a token
+            entry = self._queue(queue).entries[id]
+            entry.token = next(_lives)  # no delivery of its earlier life has such a token
+            entry.progress = Progress(history=letter.progress.history)
             self._wake()
             return True
 

@@ -156,6 +156,20 @@ def _runtime(clock: HandClock, observe: Any) -> Any:
     return TestRuntime(settings, engine=engine_from_url(MEMORY_URL, clock=clock))
 
 
+#: Set while pytest runs: an application that declares schedules can then be imported without a broker.
+under_test = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global under_test
+    under_test = True
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    global under_test
+    under_test = False
+
+
 @pytest.fixture
 def seawall() -> Iterator[Harness]:
     """Seawall in memory, fresh for this test. See seawall.testing."""
