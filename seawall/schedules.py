@@ -52,7 +52,7 @@ class ScheduleRegistry:
     def check_can_run(self, name: str, *, memory: bool) -> None:
         """Raises ConfigurationError in memory mode, where nobody would run it. Under pytest nobody has to."""
         testing = sys.modules.get("seawall.testing")
-        if memory and not self._without_broker and not getattr(testing, "under_test", False):
+        if memory and not self._without_broker and not getattr(testing, "under_test", 0):
             raise ConfigurationError(
                 f"schedule {name!r} needs a broker, because supervisors run schedules: "
                 "set SEAWALL_BROKER_URL, or run everything with `seawall up`"

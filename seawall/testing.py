@@ -156,18 +156,18 @@ def _runtime(clock: HandClock, observe: Any) -> Any:
     return TestRuntime(settings, engine=engine_from_url(MEMORY_URL, clock=clock))
 
 
-#: Set while pytest runs: an application that declares schedules can then be imported without a broker.
-under_test = False
+#: Runs of pytest that are under way, one within another: an application that declares schedules needs no broker then.
+under_test = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
     global under_test
-    under_test = True
+    under_test += 1
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     global under_test
-    under_test = False
+    under_test -= 1
 
 
 @pytest.fixture
