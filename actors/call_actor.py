@@ -221,6 +221,7 @@ class CallActor:
         text = "[%s] Retry budget used up (%d retries of %d calls in the last minute) - not retrying %s"
         self._log.warning(text, self.service.name, budget.retries, budget.calls, one.what, extra=one.about)
         self._count_one("retries_denied")
+        one.denied = True
         return False
 
     def _again(self, one: _Try) -> Settlement:
@@ -265,7 +266,7 @@ class CallActor:
             progress = Progress(attempt=one.progress.attempt, round=one.progress.round, history=tried)
             return Release(first=False, progress=progress)
         if call.rounds and failed.round >= call.rounds:
-            text = f"[{service.name}] the call failed in {failed.round} round(s): {one.words}"
+            text = f"[{service.name}] the call failed in {failed.round} round{'' if failed.round == 1 else 's'}: {one.words}"
             failure = CallFailed(text, service=service.name, reason="rounds used up")
             return Bury("rounds used up", self._outcome(failure), call.reply_to, failed)
         delay = max(round_delay(failed.round, service.recovery_timeout), one.verdict.retry_after or 0.0)
@@ -295,6 +296,7 @@ class _Try:
     __slots__ = (
         "about",
         "call",
+        "denied",
         "error",
         "generation",
         "number",
@@ -320,6 +322,8 @@ class _Try:
         self.error: Exception | None = None
         self.verdict = Verdict("", failure=False, retry=False)
         self.took = 0.0
+        self.denied = False
+        """There was no retry left in the budget for it."""
 
     @property
     def status(self) -> int:
@@ -343,11 +347,13 @@ class _Try:
 
     @property
     def words(self) -> str:
-        return f"{self.verdict.text}: {plain_words(self.error)}" if self.error is not None else self.verdict.text
+        words = f"{self.verdict.text}: {plain_words(self.error)}" if self.error is not None else self.verdict.text
+        return f"{words} (not retried: retry budget used up)" if self.denied else words
 
     @property
     def remembered(self) -> Attempt:
-        return Attempt(self.started, self.verdict.text, round(self.took, 4))
+        text = f"{self.verdict.text} (retry budget used up)" if self.denied else self.verdict.text
+        return Attempt(self.started, text, round(self.took, 4))
 
 
 def _judge(response: Any, error: Exception | None) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from seawall.actors.delivered import LocalCall
+from seawall.actors.memory_ends import Ends, Firsts, not_kept
 from seawall.actors.memory_entries import Entry, EntryQueue
 from seawall.actors.memory_gate import MemoryGates
 from seawall.actors.memory_mailbox import MemoryMailbox
@@ -43,8 +43,6 @@ from seawall.supervisor.breaker import Record
 
 __all__ = ["MemoryQueue"]
 
-#: Seconds that the end of a background call is remembered at the least.
-DONE_LIFETIME = 60.0
 #: Seconds that a worker counts as running after its last heartbeat.
 SILENT = 5.0
 
@@ -75,10 +73,6 @@ def _given_up(queue: EntryQueue, reason: str) -> Outcome:
     return Outcome(error=given_up(service_of_queue(queue.name), reason))
 
 
-def _not_kept() -> Outcome:
-    return Outcome(error=ResultExpired("the call succeeded, its result was not kept"))
-
-
 class MemoryQueue:
     """A QueueStore in memory. `record_of` answers a breaker's record; `clock` is the only clock that decides anything."""
 
@@ -88,21 +82,16 @@ class MemoryQueue:
         self._lease = lease
         self._lock = threading.Condition(threading.RLock())
         self._queues: dict[str, EntryQueue] = {}
-        self._done: dict[str, tuple[float, Outcome | None]] = {}
-        self._ends: list[tuple[float, str]] = []
-        self._firsts: dict[tuple[str, str], tuple[float, str]] = {}
-        """When a dedupe key ends, and the call that has it."""
-        self._ticks: dict[str, float] = {}
+        self._ends = Ends()
+        self._firsts = Firsts()
         self._tallied: Counter[tuple[str, str]] = Counter()
         self._seen: float | None = None
         self._grace_until = 0.0
-        self._watching: dict[str, list[Mailbox]] = {}
-        self._mailboxes: dict[str, MemoryMailbox] = {}
         self._reports: dict[str, tuple[float, bytes]] = {}
         self._poked = False
 
     def register(self, mailbox: MemoryMailbox) -> None:
-        self._mailboxes[mailbox.address] = mailbox
+        self._ends.register(mailbox)
 
     def _queue(self, name: str) -> EntryQueue:
         return self._queues.setdefault(name, EntryQueue(name))
@@ -116,10 +105,11 @@ class MemoryQueue:
     def _put(self, put: Put) -> Accepted:
         queue, now = self._queue(put.queue), self._clock.time()
         workers = self.workers_serving(put.queue)
-        self._forget_ended(now)
-        if put.id in queue.entries or put.id in self._done:
+        if put.id in queue.entries or self._ends.knows(put.id, now):
             return Accepted(True, workers)
-        if (first := self._first(put, now)) is not None:
+        if (first := self._firsts.of(put, now)) is not None:
+            if first:
+                self._tallied[service_of_queue(put.queue), "deduped"] += 1
             return Accepted(True, workers, first=first)
         older = queue.entries.get(queue.coalesced.get(put.coalesce, ""))
         if older is not None and older.lease is not None:
@@ -129,7 +119,7 @@ class MemoryQueue:
             return Accepted(False, workers, full="calls")
         if put.cap_bytes and queue.bytes - (older.size if older is not None else 0) + size > put.cap_bytes:
             return Accepted(False, workers, full="bytes")
-        self._remember_first(put, now)
+        self._firsts.remember(put, now)
         due = older.due if older is not None else None
         if older is not None:
             self._replace(queue, older)
@@ -146,23 +136,6 @@ class MemoryQueue:
         if put.coalesce:
             queue.coalesced[put.coalesce] = put.id
         return Accepted(True, workers, older.id if older is not None else "")
-
-    def _first(self, put: Put, now: float) -> str | None:
-        """The id of the call that stands for this one; empty for a schedule's tick that was there, None where there is none."""
-        if put.tick is not None and self._ticks.get(put.tick[0], -math.inf) >= put.tick[1]:
-            return ""
-        ends, first = self._firsts.get((put.queue, put.dedupe), (0.0, ""))
-        if not put.dedupe or ends <= now:
-            return None
-        self._tallied[service_of_queue(put.queue), "deduped"] += 1
-        return first
-
-    def _remember_first(self, put: Put, now: float) -> None:
-        if put.dedupe:
-            self._firsts = {key: first for key, first in self._firsts.items() if first[0] > now}
-            self._firsts[put.queue, put.dedupe] = now + put.dedupe_window, put.id
-        if put.tick is not None:
-            self._ticks[put.tick[0]] = put.tick[1]
 
     def _replace(self, queue: EntryQueue, older: Entry) -> None:
         queue.forget(older)
@@ -258,7 +231,7 @@ class MemoryQueue:
             elif entry.deaths >= POISON_DEATHS:
                 self._bury(queue, entry, "poison", None)
                 if isinstance(entry.payload, LocalCall) and entry.payload.call.reply_to:
-                    self._post(entry.payload.call.reply_to, entry.id, _given_up(queue, "poison"))
+                    self._ends.post(entry.payload.call.reply_to, entry.id, _given_up(queue, "poison"))
                 poisoned += 1
             else:
                 queue.make_ready(entry, now, first=True)
@@ -277,26 +250,8 @@ class MemoryQueue:
         queue.dead[entry.id] = DeadLetter(queue.name, entry.id, at, reason, entry.payload, entry.progress)
         self._conclude(entry.id, outcome or _given_up(queue, reason), 0)
 
-    def _conclude(self, id: str, outcome: Outcome | None, keep: float) -> None:
-        """The last word on a background call; no outcome is a success whose result nobody asked to keep."""
-        now = self._clock.time()
-        self._forget_ended(now)
-        ends = now + max(keep, DONE_LIFETIME)
-        self._done[id] = (ends, outcome)
-        heapq.heappush(self._ends, (ends, id))
-        for mailbox in self._watching.pop(id, ()):
-            self._post(mailbox.address, id, outcome or _not_kept())
-
-    def _forget_ended(self, now: float) -> None:
-        while self._ends and self._ends[0][0] <= now:
-            ends, id = heapq.heappop(self._ends)
-            if id in self._done and self._done[id][0] == ends:
-                del self._done[id]
-
-    def _post(self, address: str, id: str, outcome: Outcome) -> None:
-        mailbox = self._mailboxes.get(address)
-        if mailbox is not None:
-            mailbox.deliver(id, outcome)
+    def _conclude(self, id: str, outcome: Outcome | None, keep: float = 0.0) -> None:
+        self._ends.conclude(id, outcome, keep, self._clock.time())
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
         with self._lock:
@@ -325,7 +280,7 @@ class MemoryQueue:
                 entry.progress = progress or entry.progress
                 self._bury(queue, entry, reason, outcome)
                 if mailbox:
-                    self._post(mailbox, entry.id, outcome or _given_up(queue, reason))
+                    self._ends.post(mailbox, entry.id, outcome or _given_up(queue, reason))
             case Later() | Release() if queue.is_superseded(entry):
                 heir = queue.entries.get(queue.coalesced.get(entry.coalesce, ""))
                 if isinstance(settlement, Later) and heir is not None:
@@ -346,7 +301,7 @@ class MemoryQueue:
 
     def _answer(self, queue: EntryQueue, id: str, mailbox: str, outcome: Outcome | None, keep: float) -> None:
         if mailbox:
-            self._post(mailbox, id, outcome or Outcome())
+            self._ends.post(mailbox, id, outcome or Outcome())
         if not queue.waited:
             failed = outcome is not None and outcome.error is not None
             self._conclude(id, outcome if keep > 0 or failed else None, keep)
@@ -390,12 +345,11 @@ class MemoryQueue:
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
         with self._lock:
-            self._forget_ended(self._clock.time())
             if id in self._queue(queue).entries:
-                self._watching.setdefault(id, []).append(mailbox)
+                self._ends.watch(id, mailbox)
                 return None
-            if id in self._done:
-                return self._done[id][1] or _not_kept()
+            if self._ends.knows(id, self._clock.time()):
+                return self._ends.outcome(id) or not_kept()
             if letter := self._queue(queue).dead.get(id):
                 return _given_up(self._queue(queue), letter.reason)
         raise ResultExpired(f"the result of call {id} is gone, or was never kept", service=service_of_queue(queue))
@@ -410,9 +364,8 @@ class MemoryQueue:
             letter = self._queue(queue).dead.get(id)
             if letter is not None:
                 return Standing("dead", letter.progress, reason=letter.reason)
-            self._forget_ended(self._clock.time())
-            done = self._done.get(id)
-            return Standing("done", outcome=done[1] or Outcome()) if done is not None else Standing("gone")
+            known = self._ends.knows(id, self._clock.time())
+            return Standing("done", outcome=self._ends.outcome(id) or Outcome()) if known else Standing("gone")
 
     def counts(self, queues: Sequence[str]) -> list[Counts]:
         with self._lock:
@@ -458,7 +411,7 @@ class MemoryQueue:
 
     def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
         with self._lock:
-            return {name: self._ticks.setdefault(name, self._clock.time()) for name in schedules}
+            return {name: self._firsts.tick(name, self._clock.time()) for name in schedules}
 
     def count(self, counts: Mapping[tuple[str, str], int]) -> None:
         with self._lock:
@@ -495,9 +448,11 @@ class MemoryQueue:
             letter = self._queue(queue).dead.pop(id, None)
             if letter is None:
                 return False
-            self._done.pop(id, None)
+            self._ends.take_back(id)
             self._put(Put(queue, id, letter.payload, expires_in=expires_in))
-            self._queue(queue).entries[id].token = next(_lives)  # no delivery of its earlier life has such a token
+            entry = self._queue(queue).entries[id]
+            entry.token = next(_lives)  # no delivery of its earlier life has such a token
+            entry.progress = Progress(history=letter.progress.history)
             self._wake()
             return True
 

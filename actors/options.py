@@ -67,6 +67,9 @@ class EnqueueOptions(BackgroundCallOptions, total=False):
 
 _KNOWN = frozenset(CallOptions.__annotations__)
 
+#: What is no keyword of requests, and taken by some verbs: for the hint at a slip of the pen.
+_OURS = frozenset(WaitOptions.__annotations__) | frozenset(EnqueueOptions.__annotations__)
+
 #: What a queue cannot carry: the values that change nothing, and what to do instead of the others.
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "stream": ((False,), "the answer comes back whole; leave it out, and fetch large files without a queue"),
@@ -99,7 +102,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, sorted(_KNOWN), n=1)
+    near = difflib.get_close_matches(name, sorted(_KNOWN | _OURS), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -224,7 +224,10 @@ class QueueStore(Protocol):
     """Every verb raises BrokerUnavailable when the store cannot be reached."""
 
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
-        """Accept calls in one trip; each has its own answer. Waiting calls with the same coalesce key are replaced."""
+        """Accept calls, each with its own answer; some thousands go in one trip. Waiting ones with the same coalesce key are replaced.
+
+        Raises BrokerUnavailable when none of them is known to be accepted; where some are, others' answers are errors.
+        """
         ...
 
     def fetch(self, groups: Sequence[Group]) -> Fetched:

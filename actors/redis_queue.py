@@ -47,6 +47,8 @@ REPORT_LIFETIME = 5.0
 DEAD_LIFETIME = 7 * 24 * 3600.0
 #: Plain calls, and bytes of their payloads, that one script accepts; a script must stay short.
 BATCH_CALLS, BATCH_BYTES = 200, 256 * 1024
+#: Batches that go out in one round trip: however many calls there are, its answer comes well within the link's patience.
+TRIP_BATCHES = 10
 #: Calls that one sweep, and one look for dead workers' calls, treats at the most; a script must stay short.
 SWEEP_LIMIT, REAP_LIMIT = 500, 100
 #: Part of a lease after which a fetch looks for dead workers' calls again.
@@ -81,8 +83,18 @@ class RedisQueue:
         """The server's time in ms in its last answer to a fetch, and the monotonic time of its coming."""
 
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
-        batches = [list(batch) for batch in _batches(puts)]
-        answers = self._link.try_many([(_SCRIPTS["put"], self._put_arguments(batch)) for batch in batches])
+        batches = list(_batches(puts))
+        answers: list[Any] = []
+        for start in range(0, len(batches), TRIP_BATCHES):
+            trip = batches[start : start + TRIP_BATCHES]
+            try:
+                answers += self._link.try_many([(_SCRIPTS["put"], self._put_arguments(batch)) for batch in trip])
+            except BrokerUnavailable as error:
+                if not answers:
+                    raise
+                unsent = BrokerUnavailable(str(error), written=False)
+                answers += [error] * len(trip) + [unsent] * (len(batches) - start - len(trip))
+                break
         return [one for batch, answer in zip(batches, answers, strict=True) for one in _accepted(batch, answer)]
 
     def _put_arguments(self, batch: Sequence[Put]) -> list[Argument]:

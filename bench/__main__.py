@@ -56,10 +56,19 @@ def main() -> None:
     minutes = (time.monotonic() - began) / 60
     print(f"{minutes:.1f} minutes; " + ("missed:\n" + "\n".join(missed) if missed else "every figure was met"))
     document = {"machine": machine, "quick": pace.quick, "minutes": round(minutes, 1), "sections": written}
+    if arguments.only and arguments.results.exists():
+        document = _renewed(json.loads(arguments.results.read_text()), document)
     arguments.results.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written to {arguments.results}")
-    if not pace.quick and not arguments.only and arguments.results == RESULTS:
+    if arguments.results == RESULTS:
         write()
+
+
+def _renewed(record: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The record with these sections measured anew. Raises SystemExit for one of another machine, versions or length."""
+    if (record["machine"], record["quick"]) != (document["machine"], document["quick"]):
+        raise SystemExit("the record is of another machine, other versions or another length: measure everything")
+    return {**record, "sections": {**record["sections"], **document["sections"]}}
 
 
 def _as_json(result: Result) -> dict[str, Any]:

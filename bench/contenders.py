@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -118,8 +119,12 @@ class Workers:
         return found + [child for process in found for child in process.children(recursive=True)]
 
     def memory(self) -> int:
-        """Resident bytes of them all."""
-        return sum(process.memory_info().rss for process in self.processes())
+        """Resident bytes of them all. One that lives for a single job, as RQ's, may end meanwhile."""
+        resident = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                resident += process.memory_info().rss
+        return resident
 
     def cpu_seconds(self) -> float:
         times = [process.cpu_times() for process in self.processes()]

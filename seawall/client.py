@@ -33,6 +33,7 @@ from seawall.schedules import Schedule
 from seawall.schedules import registry as schedules
 from seawall.supervisor.breaker import Reset, State
 from seawall.supervisor.view import BreakerView
+from seawall.telling import tell
 
 if TYPE_CHECKING:
     import requests
@@ -237,7 +238,7 @@ class ResilientServiceClient:
     def enqueue_many(
         self, calls: Iterable[tuple[str, str] | tuple[str, str, Mapping[str, Any]]]
     ) -> list[Handle | Exception]:
-        """Queue many calls in one round trip: (method, path) or (method, path, keywords of `enqueue`) each.
+        """Queue many calls at once, 2,000 in a round trip: (method, path) or (method, path, keywords of `enqueue`) each.
 
         Answers a handle or an exception for each, in order; a call that cannot be prepared is an exception too.
         """
@@ -253,8 +254,8 @@ class ResilientServiceClient:
         answer = enqueue_all(house, service, [prepared])[0]
         if isinstance(answer, Exception):
             what, times = f"{method} {path_only(path)}", house.count_unqueued(service.key)
-            log = logging.getLogger(service.logger_name)
-            log.error("[%s] fire: %s was not queued (%d so far): %s", service.name, what, times, answer)
+            text = "[%s] fire: %s was not queued (%d so far): %s"
+            tell(logging.getLogger(service.logger_name), logging.ERROR, text, service.name, what, times, answer)
 
     def schedule(
         self,
@@ -309,8 +310,8 @@ class ResilientServiceClient:
         return runtimes.current().views.of(self._service)
 
     def _from_tuple(self, call: tuple[str, str] | tuple[str, str, Mapping[str, Any]]) -> Prepared | Exception:
-        method, path, *rest = call
         try:
+            method, path, *rest = call
             return self._background(method, path, rest[0] if rest else {}, keep_result=DEFAULT_KEEP_RESULT)
         except (TypeError, ValueError) as error:
             return error

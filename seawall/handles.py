@@ -28,7 +28,7 @@ LOOK_AGAIN = 5.0
 
 
 class CallStatus(str):
-    """Where a call is, as a word; with `due_at`, `reason` and `attempts` where there are any.
+    """Where a call is, as a word; with `due_at` and `reason` where there are any. `over` says whether it has ended.
 
     queued, held (the breaker is open), due (it waits for its time, or for its next attempt), running; succeeded, failed,
     expired (both lie in the dead letters), cancelled, skipped; gone (it ended too long ago to be known).
@@ -39,7 +39,7 @@ class CallStatus(str):
     due_at: float | None
     """Seconds since the epoch at which a call that is due may start."""
     reason: str
-    """Why a call failed, expired or was cancelled; empty for others."""
+    """Why a call failed, expired, was cancelled or was skipped; empty for others."""
 
     def __new__(cls, word: str, *, due_at: float | None = None, reason: str = "") -> CallStatus:
         status = super().__new__(cls, word)
@@ -97,8 +97,8 @@ class Handle:
 
     def _waits(self, standing: Standing) -> CallStatus:
         house = runtimes.current()
-        if standing.where == "due":
-            return CallStatus("due", due_at=house.engine.breakers.now() + (standing.due_in or 0.0))
+        if standing.due_in:
+            return CallStatus("due", due_at=house.engine.breakers.now() + standing.due_in)
         return CallStatus("queued" if house.views.of(self._service).admit().passes else "held")
 
     def attempts(self) -> tuple[Attempt, ...]:

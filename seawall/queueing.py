@@ -61,16 +61,22 @@ class BackgroundOptions(msgspec.Struct, frozen=True):
         return how
 
     def _check(self) -> None:
-        for name in ("delay", "keep_result", "rounds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("delay", "keep_result", "rounds", "dedupe_window", "expires_in"):
+            value = getattr(self, name)
+            if value is None and name == "expires_in":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int if name == "rounds" else (int, float)):
+                raise TypeError(f"{name} must be a number, not {value!r}")
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
         if self.on_open not in ("hold", "skip"):
             raise ValueError(f"on_open must be 'hold' or 'skip', not {self.on_open!r}")
         for name in ("coalesce", "dedupe"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a string, not {type(getattr(self, name)).__name__}")
-        if self.dedupe_window <= 0:
-            raise ValueError(f"dedupe_window must be a positive number of seconds, not {self.dedupe_window}")
+        for name in ("dedupe_window", "expires_in"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} must be a positive number of seconds, not 0")
 
     def lifetime(self, service: Service) -> float:
         """Seconds after which the call is given up. Raises ValueError when it could not start before."""
@@ -147,14 +153,22 @@ def _accept(runtime: Runtime, service: Service, puts: Sequence[Put]) -> list[Han
     try:
         answers = runtime.engine.queue.put(puts)
     except BrokerUnavailable as error:
-        maybe = "it may have been queued all the same" if error.written else "nothing was queued"
-        gone = BrokerUnavailable(f"[{service.name}] {error}; {maybe}", service=service.name, written=error.written)
-        gone.__cause__ = error
-        return [gone] * len(puts)
+        return [_gone(service, error)] * len(puts)
     return [_handle(service, put, answer) for put, answer in zip(puts, answers, strict=True)]
 
 
+def _gone(service: Service, error: BrokerUnavailable) -> BrokerUnavailable:
+    maybe = "it may have been queued all the same" if error.written else "nothing was queued"
+    gone = BrokerUnavailable(
+        f"[{service.name}] {str(error).rstrip('.')}; {maybe}", service=service.name, written=error.written
+    )
+    gone.__cause__ = error
+    return gone
+
+
 def _handle(service: Service, put: Put, answer: Accepted | Exception) -> Handle | Exception:
+    if isinstance(answer, BrokerUnavailable) and not isinstance(answer, QueueFull):
+        return _gone(service, answer)
     if isinstance(answer, Exception):
         return answer
     if not answer.accepted:

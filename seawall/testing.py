@@ -156,6 +156,20 @@ def _runtime(clock: HandClock, observe: Any) -> Any:
     return TestRuntime(settings, engine=engine_from_url(MEMORY_URL, clock=clock))
 
 
+#: Runs of pytest that are under way, one within another: an application that declares schedules needs no broker then.
+under_test = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global under_test
+    under_test += 1
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    global under_test
+    under_test -= 1
+
+
 @pytest.fixture
 def seawall() -> Iterator[Harness]:
     """Seawall in memory, fresh for this test. See seawall.testing."""

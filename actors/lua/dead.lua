@@ -37,7 +37,13 @@ elseif verb == 'replay' then
   if not payload or payload == '' then
     return 0
   end
+  -- Its attempts are remembered, and do not count any more.
+  local readable, progress = pcall(cmsgpack.unpack, redis.call('HGET', Q .. 'dead:prog', id) or '')
   drop(id)
+  if readable and type(progress) == 'table' and progress.history then
+    progress.attempt, progress.round = nil, nil
+    redis.call('HSET', Q .. 'prog', id, cmsgpack.pack(progress))
+  end
   redis.call('DEL', P .. 'done:' .. id)
   redis.call('ZREM', Q .. 'ended', id)
   redis.call('HSET', Q .. 'msg', id, payload)

@@ -52,8 +52,10 @@ elseif question == 'counts' then
     local first = redis.call('ZRANGE', Q .. 'ready', 0, 0, 'WITHSCORES')
     -- What was handed over and found nobody has a lease, and waits all the same.
     local handed = redis.call('LLEN', Q .. 'wake') - (redis.call('LINDEX', Q .. 'wake', -1) == '1' and 1 or 0)
+    -- Nobody makes ready what has become due behind an open breaker.
+    local overdue = redis.call('ZCOUNT', Q .. 'due', '-inf', whole(NOW))
     answers[#answers + 1] = {
-      redis.call('ZCARD', Q .. 'ready') + handed, redis.call('ZCARD', Q .. 'due'),
+      redis.call('ZCARD', Q .. 'ready') + handed + overdue, redis.call('ZCARD', Q .. 'due') - overdue,
       redis.call('ZCARD', Q .. 'lease') - handed,
       redis.call('ZCARD', Q .. 'dead'), workers_serving(Q),
       first[2] and math.max(0, NOW - math.floor(tonumber(first[2]) / 1000)) or 0,

@@ -159,7 +159,7 @@ local function fetch(number, queue, gate, room, limit, allowed, normal)
     local breaker = P .. 'breaker:' .. (ungated and string.sub(gate, 2) or gate)
     local state = redis.call('HMGET', breaker, 'state', 'trial', 'hold', 'closed', 'slow')
     if state[1] and state[1] ~= 'closed' and not ungated then
-      return fetch_trial(number, Q, breaker, state[2], math.min(room, allowed)), -1, false
+      return fetch_trial(number, Q, breaker, state[2], math.min(room, allowed)), -1, allowed <= 0 and state[2] ~= ''
     end
     local hold, slow = tonumber(state[3] or 0) - NOW, tonumber(state[5] or 0)
     if hold > 0 then
@@ -234,7 +234,9 @@ local function fetch_group(group)
   if turned_away then
     bounded[#bounded + 1] = group
     for _, queue in ipairs(names) do
-      redis.call('HSET', base(queue) .. 'tok', '!', '1')
+      if redis.call('ZCARD', base(queue) .. 'lease') > 0 then
+        redis.call('HSET', base(queue) .. 'tok', '!', '1')
+      end
     end
   end
   dues[group] = soonest
@@ -293,11 +295,10 @@ for _ = 1, tonumber(next_argument()) do
     take_back_what_was_not_heard(unheard, next_argument())
   end
 end
-local groups = tonumber(next_argument())
-if freed and groups == 0 then
-  make_room(freed)  -- else its place is taken again right here
-end
-for group = 1, groups do
+for group = 1, tonumber(next_argument()) do
   fetch_group(group)
+end
+if freed and #bounded == 0 then
+  make_room(freed)  -- else its place was taken again right here
 end
 return result

@@ -178,6 +178,7 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "died_at": letter.at,
         "rounds": letter.progress.round,
+        "last_error": letter.progress.history[-1].outcome if letter.progress.history else None,
         "method": None,
         "path": None,
     }
@@ -202,7 +203,8 @@ def _details(letter: DeadLetter, runtime: Runtime) -> dict[str, Any]:
 
 def _shown(row: dict[str, Any]) -> tuple[str, ...]:
     request = f"{row['method']} {row['path']}" if row["method"] else "(not readable)"
-    return row["id"], f"{duration(time.time() - row['died_at'])} ago", row["service"], row["reason"], request
+    reason = f"{row['reason']}: {row['last_error']}" if row["last_error"] else row["reason"]
+    return row["id"], f"{duration(time.time() - row['died_at'])} ago", row["service"], reason, request
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections import Counter
@@ -16,10 +17,8 @@ from tests.acceptance.shell import SEAWALL, run, terminal
 from tests.support import CountingService, PrivateRedis, wait_until
 from tests.support.dead_letters import bury_calls
 
-#: Letters in the great replay, and its calls a second: a second and a half from end to end.
-MANY, RATE = 300, 200
-#: How many have arrived when `kill -9` comes.
-HALF = 100
+#: Letters in the great replay, its calls a second, and how many have arrived when `kill -9` comes.
+MANY, RATE, HALF = (5000, 1000, 2500) if os.environ.get("SEAWALL_TEST_FULL") == "1" else (300, 200, 100)
 #: Letters where a signal comes after a few: at this many a second the rest would take minutes.
 FEW, SLOW = 40, 20
 

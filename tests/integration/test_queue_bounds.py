@@ -5,12 +5,25 @@ Asked of both stores, as in test_queue_stores.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from seawall.actors.memory_gate import slow_start
-from seawall.actors.queue_store import Bury, Done, Fetched, Group, Later, Oldest, Put, Release, Settlement, Want
+from seawall.actors.queue_store import (
+    Bury,
+    Done,
+    Fetched,
+    Group,
+    Later,
+    Oldest,
+    Put,
+    QueueStore,
+    Release,
+    Settlement,
+    Want,
+)
 from seawall.actors.record import Attempt, Progress
 from seawall.supervisor.breaker import Record, State
 from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch, ids, one
@@ -34,6 +47,16 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
 def ask(stores: Stores, *queues: str, free: int = 8, bound: int = 0, slots: int = 8, gate: str = "chroma") -> Fetched:
     wants = tuple(Want(name, gate if name == BACKGROUND else "", free) for name in queues or (WAITED, BACKGROUND))
     return stores.queue.fetch([Group(free, wants, bound, slots)])
+
+
+def slept(queue: QueueStore, seconds: float) -> float:
+    """How long a fetcher sleeps at the queue, once it has taken the tokens that lie there."""
+    for _ in range(3):
+        if seconds < 1:
+            queue.wait([BACKGROUND], 0.001)
+    began = time.monotonic()
+    queue.wait([BACKGROUND], seconds)
+    return time.monotonic() - began
 
 
 def recovered(stores: Stores, seconds_ago: float, slow_start: float) -> None:
@@ -68,11 +91,10 @@ class TestMaxInFlight:
         accept(stores.queue, BACKGROUND, "a")
         accept(stores.queue, BACKGROUND, "b")
         (first,) = ask(stores, bound=1).deliveries
-        while other.wait([BACKGROUND], 0.0):  # tokens of the puts
-            pass
         assert ask(stores, bound=1).deliveries == ()
+        assert slept(other, 0.1) > 0.09
         stores.queue.settle(first, Done())
-        other.wait([BACKGROUND], 5.0)
+        assert slept(other, 5.0) < 2.5
         assert ids(ask(stores, bound=1).deliveries) == ["b"]
 
     def test_the_place_is_taken_again_in_the_step_that_ends_a_call(self, stores: Stores) -> None:
@@ -83,6 +105,33 @@ class TestMaxInFlight:
         settled, fetched = stores.queue.settle_and_fetch(first, Done(), [group])
         assert settled
         assert ids(fetched.deliveries) == ["b"]
+
+    def test_no_mark_is_left_when_nothing_waits_any_more(self, stores: Stores) -> None:
+        if isinstance(stores, MemoryStores):
+            pytest.skip("marks are the Redis queue's")
+        for number in range(4):
+            accept(stores.queue, BACKGROUND, f"b{number}")
+        (running,) = ask(stores, bound=1).deliveries
+        group = Group(1, (Want(WAITED, "", 1), Want(BACKGROUND, "chroma", 1)), 1, 8)
+        for _ in range(3):
+            assert ask(stores, bound=1).deliveries == ()
+            (running,) = stores.queue.settle_and_fetch(running, Done(), [group])[1].deliveries
+        assert stores.queue.settle_and_fetch(running, Done(), [group])[1].deliveries == ()
+        assert isinstance(stores, RedisStores)
+        for queue in (WAITED, BACKGROUND):
+            assert stores.link.command("EXISTS", f"test:q:{queue}:tok") == 0
+
+    def test_a_trial_that_finds_no_room_is_woken_for(self, stores: Stores) -> None:
+        other = stores.another()
+        accept(stores.queue, BACKGROUND, "a")
+        accept(stores.queue, BACKGROUND, "b")
+        (running,) = ask(stores, bound=1).deliveries
+        stores.set_breaker("chroma", State.HALF_OPEN, "b")
+        assert ask(stores, bound=1).deliveries == ()
+        assert slept(other, 0.1) > 0.09
+        stores.queue.settle(running, Done())
+        assert slept(other, 5.0) < 2.5
+        assert [delivery.trial for delivery in ask(stores, bound=1).deliveries] == [True]
 
     def test_holds_for_a_trial_too(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "a")

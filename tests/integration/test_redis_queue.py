@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from seawall.actors import redis_wake
-from seawall.actors.queue_store import Bury, Done, Group, Later, Put, Release, Want
+from seawall.actors.queue_store import Accepted, Bury, Done, Group, Later, Put, Release, Want
 from seawall.actors.record import Progress, Reply, encode
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
@@ -94,6 +95,48 @@ class TestConnections:
             errors = [put.exception(5) for put in puts]
         assert [type(error) for error in errors if error] == [ValueError]
         assert stores.queue.counts([WAITED])[0].ready == 7
+
+
+class TestVeryMany:
+    """A round trip whose answer takes too long is given up: very many calls go in several."""
+
+    def test_go_in_several_trips(self, stores: RedisStores, monkeypatch: pytest.MonkeyPatch) -> None:
+        trips = self._trips(stores, monkeypatch)
+        answers = stores.queue.put([Put(BACKGROUND, f"b{number}", b"-") for number in range(5000)])
+        assert [getattr(answer, "accepted", answer) for answer in answers] == [True] * 5000
+        assert trips == [10, 10, 5]
+        assert stores.queue.counts([BACKGROUND])[0].ready == 5000
+
+    def test_tell_each_call_what_is_known_of_it_when_the_broker_is_lost(
+        self, stores: RedisStores, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._trips(stores, monkeypatch, lost_in=2)
+        answers = stores.queue.put([Put(BACKGROUND, f"b{number}", b"-") for number in range(5000)])
+        assert all(isinstance(answer, Accepted) for answer in answers[:2000])
+        assert [getattr(answer, "written", None) for answer in answers[2000:]] == [True] * 2000 + [False] * 1000
+
+    def test_raise_when_nothing_is_known_to_be_queued(
+        self, stores: RedisStores, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._trips(stores, monkeypatch, lost_in=1)
+        with pytest.raises(BrokerUnavailable):
+            stores.queue.put([Put(BACKGROUND, f"b{number}", b"-") for number in range(5000)])
+
+    @staticmethod
+    def _trips(stores: RedisStores, monkeypatch: pytest.MonkeyPatch, *, lost_in: int = 0) -> list[int]:
+        """How many scripts each trip has; the one with this number is lost on its way."""
+        trips: list[int] = []
+        link = stores.queue._link  # type: ignore[attr-defined]
+        send = link.try_many
+
+        def counted(calls: Any) -> Any:
+            trips.append(len(calls))
+            if len(trips) == lost_in:
+                raise BrokerUnavailable("lost", written=True)
+            return send(calls)
+
+        monkeypatch.setattr(link, "try_many", counted)
+        return trips
 
 
 class TestWhatIsLeftBehind:

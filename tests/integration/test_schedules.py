@@ -196,6 +196,11 @@ class TestInTheFile:
 
 
 class TestMemoryMode:
+    @pytest.fixture(autouse=True)
+    def _as_in_a_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Under pytest a schedule is fine without a broker."""
+        monkeypatch.setattr("seawall.testing.under_test", 0)
+
     def test_schedule_needs_a_broker(self, seawall_in_memory: seawall.ResilientServiceClient) -> None:
         with pytest.raises(ConfigurationError, match=r"'hourly' needs a broker.*SEAWALL_BROKER_URL.*`seawall up`"):
             seawall_in_memory.schedule("hourly", "POST", "/x", every=60)

@@ -18,6 +18,7 @@ import responses
 
 from seawall import ResilientServiceClient, ServiceUnavailable, snapshot
 from seawall import runtime as runtimes
+from seawall.schedules import registry as schedules
 from seawall.testing import Harness
 from tests.support.house import no_services
 
@@ -296,3 +297,10 @@ def test_the_plugin_is_declared_for_pytest() -> None:
     """Installing Seawall is all it takes; pyproject.toml names the module."""
     text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
     assert '[project.entry-points.pytest11]\nseawall = "seawall.testing"' in text
+
+
+def test_an_application_that_declares_schedules_is_imported_without_a_broker(seawall: Harness) -> None:
+    client = ResilientServiceClient("http://127.0.0.1:9", key="scheduled")
+    client.schedule("nightly", "POST", "/snapshot", every=3600)
+    assert [schedule.name for schedule in schedules.all()] == ["nightly"]
+    schedules.restore([])
