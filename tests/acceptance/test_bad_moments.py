@@ -164,10 +164,10 @@ class TestNoRoom:
             program.expect("Seawall is up")
             (tmp_path / "fill").touch()
             program.expect("the embedded server is away")
-            program.expect("the embedded server does not start, tried again in")
-            assert len(program.lines("does not start, tried again")) < 6
+            # Whether it gets so far as to fail at its start, or once more when it writes, is the server's business.
             (tmp_path / "free").touch()
             program.expect("the embedded server is back after")
+            assert len(program.lines("does not start, tried again")) < 6
             assert ended(program, 10) == Exit.OK
 
     @staticmethod
