@@ -113,7 +113,7 @@ class TestTwoSignals:
             "import signal, time; signal.signal(15, signal.SIG_IGN); print('DEAF', flush=True); time.sleep(60)",
         ]
         with started(tmp_path, "up", "services", "--no-web", "--", *deaf, environ=plain_environ()) as program:
-            program.expect("DEAF")
+            program.expect("DEAF", timeout=60)
             program.terminate()
             time.sleep(0.5)  # signals that come together are one
             assert program.popen.poll() is None
