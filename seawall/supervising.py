@@ -37,7 +37,7 @@ class KnownViews:
         if service is not None:
             return self._runtime.views.of(service)
         if key not in self._others:
-            view = BreakerView(key, key, self._runtime.engine.breakers)
+            view = BreakerView(key, key, self._runtime.engine.breakers, count=self._runtime.engine.tally.add)
             view.start()
             self._others[key] = view
         return self._others[key]
