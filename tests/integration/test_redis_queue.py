@@ -384,6 +384,33 @@ class TestOutage:
         assert ids(fetch(fragile.queue, BACKGROUND)) == ["before", "a"]
         assert fetch(fragile.queue, BACKGROUND) == []
 
+    def test_those_who_wait_behind_a_silent_server_do_not_ask_it_again(
+        self, own_redis: PrivateRedis, fragile: RedisStores
+    ) -> None:
+        """One patience is enough for all: whoever comes while a round trip is under way has its error when that has."""
+        queue = fragile.queue
+        accept(queue, BACKGROUND, "before")
+
+        def put(id: str) -> tuple[BrokerUnavailable | None, float]:
+            began = time.monotonic()
+            try:
+                accept(queue, BACKGROUND, id)
+            except BrokerUnavailable as error:
+                return error, time.monotonic() - began
+            return None, 0.0
+
+        with own_redis.client() as inside, ThreadPoolExecutor(50) as pool:
+            before = inside.info("stats")["total_connections_received"]
+            own_redis.freeze()
+            waiting = [pool.submit(put, f"c{number}") for number in range(50)]
+            ended = [one.result(10) for one in waiting]
+            own_redis.thaw()
+            written = [error.written for error, _ in ended if error]
+            assert (len(written), any(written)) == (50, True)
+            assert max(took for _, took in ended) < TYPED
+            assert inside.info("stats")["total_connections_received"] == before, "nobody has knocked a second time"
+        assert len(fetch(queue, BACKGROUND, free=60, limit=60)) <= 1 + sum(written), "what was not written never comes"
+
     def test_a_fetch_that_was_given_up_hands_out_nothing(self, own_redis: PrivateRedis) -> None:
         """The thawed server carries out the fetch that it was sent; nobody is there to take what it would hand out."""
         stores = RedisStores(own_redis.url, lease=30, patience=0.2)
