@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from seawall.actors import redis_wake
-from seawall.actors.queue_store import Accepted, Bury, Done, Group, Later, Put, Release, Want
+from seawall.actors.queue_store import Accepted, Bury, Done, Group, Later, Oldest, Put, QueueStore, Release, Want
 from seawall.actors.record import Progress, Reply, encode
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
@@ -635,9 +635,25 @@ class TestOutOfMemory:
         assert queue.replay(BACKGROUND, buried.id, 60)
         assert queue.cancel(BACKGROUND, [buried.id])[0].state == "cancelled"
         assert queue.sweep(BACKGROUND) == (0, 0, 0)
+        queue.count({("chroma", "retries_denied"): 2})
+        assert queue.tally()["chroma", "retries_denied"] == 2
+        queue.hold("git", 60)
+        assert queue.oldest(BACKGROUND, "git") == Oldest()
+        self._turn_away(queue)
+        assert queue.watch(BACKGROUND, released.id, stores.mailbox()) is None
         queue.leave("w", [BACKGROUND])
         queue.wait([BACKGROUND], 0.01)
         queue.wait([BACKGROUND, WAITED], 0.01)
+
+    @staticmethod
+    def _turn_away(queue: QueueStore) -> None:
+        """A fetch that may take nothing leaves a mark for whoever makes room, or wakes somebody else."""
+        running = one(queue, BACKGROUND, free=1)
+        want = Want(BACKGROUND, "", 8)
+        assert queue.fetch([Group(8, (want,), bound=1)]).bounded == {0}
+        queue.wait([BACKGROUND], 0.01)  # the token that lay there is gone
+        assert queue.fetch([Group(0, (want,))]).deliveries == ()
+        assert queue.settle(running, Release())
 
 
 class Sleeper(threading.Thread):
