@@ -101,11 +101,11 @@ def call_and_wait(
     """The response. Raises what the last attempt raised, or the error of errors.py that says why there is none."""
     runtime.ready()
     waiter = runtime.engine.mailbox.expect(call.id, service=service.name, request=_request_of(call))
-    runtime.waiting.add(service.key, call.id, waiter)
+    runtime.waiting.add(call, waiter)
     try:
         outcome = _queue_and_wait(runtime, service, call, original, deadline, ends, waiter)
     finally:
-        runtime.waiting.remove(service.key, call.id)
+        runtime.waiting.remove(call)
         runtime.engine.mailbox.forget(call.id)
     if outcome.breaker is not None:
         runtime.views.of(service).observe(outcome.breaker)
@@ -181,7 +181,7 @@ def _wait_for_worker(
     answer = _within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
     if answer.state != "cancelled":
         return None
-    fate = _fate(answer) if answer.progress.attempt else "nothing was sent"
+    fate = _fate(answer) if answer.progress.attempt or answer.deaths else "nothing was sent"
     raise NoWorker(
         f"[{service.name}] no running worker serves queue {queue!r}; {fate}. "
         "Start one with `seawall worker MODULE`, where MODULE declares the service",
@@ -217,6 +217,8 @@ def _fate(answer: Cancelled) -> str:
         return "it is running and may still be carried out"
     if answer.state == "unknown":
         return "it may have been carried out"
+    if answer.deaths:
+        return "it may have been carried out, because a worker died with it; it will not be sent again"
     tried = answer.progress.attempt
     return (
         f"{tried} attempt(s) had failed, no further one will be made" if tried else "it was not sent and never will be"

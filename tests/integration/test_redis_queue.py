@@ -16,8 +16,20 @@ from typing import Any
 import pytest
 import redis
 
-from seawall.actors import redis_wake
-from seawall.actors.queue_store import Accepted, Bury, Done, Group, Later, Oldest, Put, QueueStore, Release, Want
+from seawall.actors import redis_queue, redis_wake
+from seawall.actors.queue_store import (
+    Accepted,
+    Bury,
+    Cancelled,
+    Done,
+    Group,
+    Later,
+    Oldest,
+    Put,
+    QueueStore,
+    Release,
+    Want,
+)
 from seawall.actors.record import Progress, Reply, encode
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
@@ -590,6 +602,12 @@ def test_a_refusal_that_nobody_foresaw_is_typed_too() -> None:
         stores = RedisStores(url, lease=5)
         assert isinstance(stores.queue.put([Put(WAITED, "a", b"-")])[0], BrokerUnavailable)
         stores.close()
+
+
+def test_a_cancel_script_that_counted_no_deaths_is_understood(stores: RedisStores) -> None:
+    """The one of the release before."""
+    assert redis_queue._cancelled(1, b"") == Cancelled("cancelled", deaths=0)
+    assert redis_queue._cancelled(1, b"", 2) == Cancelled("cancelled", deaths=2)
 
 
 class TestOutOfMemory:
