@@ -57,11 +57,14 @@ def view(runtime: runtimes.Runtime) -> BreakerView:
 
 @contextmanager
 def interrupted_when(condition: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C in this thread as soon as the condition holds."""
+    """Ctrl-C in this thread as soon as the condition holds; once more when Python loses it, as in a callback of its collector."""
+    over = threading.Event()
 
     def interrupt() -> None:
         wait_until(condition)
         os.kill(os.getpid(), signal.SIGINT)
+        while not over.wait(1):
+            os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watching = threading.Thread(target=interrupt)
@@ -70,6 +73,7 @@ def interrupted_when(condition: Callable[[], object]) -> Iterator[None]:
         with pytest.raises(KeyboardInterrupt):
             yield
     finally:
+        over.set()
         watching.join()
         signal.signal(signal.SIGINT, before)
 
