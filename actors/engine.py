@@ -38,6 +38,8 @@ class Engine:
     durable: bool
     grace: float
     link: RedisLink | None = None
+    lease: float = LEASE
+    """Seconds that a fetched call belongs to its worker without a renewal."""
 
     def close(self) -> None:
         """Close every connection. Safe twice."""
@@ -84,4 +86,5 @@ def _redis_engine(url: str, namespace: str, lease: float) -> Engine:
         durable=True,
         grace=SUPERVISOR_GRACE,
         link=link,
+        lease=lease,
     )
