@@ -11,8 +11,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from redis.exceptions import ResponseError
@@ -29,6 +28,7 @@ from seawall.actors.service import Service, queue_names
 from seawall.actors.transport import IDEMPOTENT
 from seawall.direct import run_directly
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, NoWorker, OutcomeUnknown, QueueFull
+from seawall.patience import within
 from seawall.runtime import Runtime
 from seawall.supervisor.view import BreakerView
 
@@ -41,8 +41,6 @@ WORKER_CHECK = 1.5
 #: Seconds beyond its deadline for which a caller waits to hear whether its call could be taken back. A broker that does not
 #: answer takes seconds to be given up, and a caller is promised its answer within one.
 LAST_WORD = 0.5
-
-T = TypeVar("T")
 
 
 def default_deadline(service: Service, attempts: int, timeout: float) -> float:
@@ -72,7 +70,7 @@ def _take_trial(view: BreakerView, id: str, ends: float) -> bool:
             view.trial_inconclusive(id)
 
     try:
-        _within(ends - time.monotonic(), take, None)
+        within(ends - time.monotonic(), take, None)
     finally:
         came_in_time = not claim.acquire(blocking=False)
     return came_in_time
@@ -111,7 +109,7 @@ def abandon_trial(runtime: Runtime, service: Service, id: str) -> None:
     was_refused = isinstance(error, BrokerUnavailable) and not error.written
     patience = 0.0 if isinstance(error, Exception) else LAST_WORD
     with contextlib.suppress(RuntimeError):  # no thread can be started: then it is the lease that ends
-        _within(patience, lambda: view.trial_inconclusive(id) if was_refused else _cancel(runtime, service, id), None)
+        within(patience, lambda: view.trial_inconclusive(id) if was_refused else _cancel(runtime, service, id), None)
 
 
 def call_and_wait(
@@ -197,7 +195,7 @@ def _wait_for_worker(
             return Cancelled("unknown")
         return Cancelled("running") if served else _cancel(runtime, service, call.id)
 
-    answer = _within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
+    answer = within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
     if answer.state != "cancelled":
         return None
     fate = _fate(answer) if answer.progress.attempt or answer.deaths else "nothing was sent"
@@ -209,7 +207,7 @@ def _wait_for_worker(
 
 
 def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, waiter: LocalWaiter) -> Outcome:
-    answer = _within(LAST_WORD, lambda: _cancel(runtime, service, call.id), Cancelled("unknown"))
+    answer = within(LAST_WORD, lambda: _cancel(runtime, service, call.id), Cancelled("unknown"))
     outcome = waiter.wait(0.0)
     if outcome is not None:  # it came at the last moment
         return outcome
@@ -219,15 +217,6 @@ def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, wa
 def _too_late(service: Service, call: Call, deadline: float, fate: str) -> DeadlineExceeded:
     text = f"[{service.name}] {call.method} {path_only(call.target)} got no answer within {deadline:g} s; {fate}"
     return DeadlineExceeded(text, service=service.name)
-
-
-def _within(seconds: float, ask: Callable[[], T], otherwise: T) -> T:
-    """What the broker answers, if it does in that time; the question itself goes on."""
-    answers: list[T] = []
-    asking = threading.Thread(target=lambda: answers.append(ask()), name="seawall-last-word", daemon=True)
-    asking.start()
-    asking.join(max(0.0, seconds))
-    return answers[0] if answers else otherwise
 
 
 def _fate(answer: Cancelled) -> str:
