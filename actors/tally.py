@@ -35,8 +35,15 @@ class Tally:
             self._counts[service, what] += times
             self._have_flusher()
 
-    def add_counts(self, counts: Sequence[str | int]) -> None:
-        """As a settlement has them: "<service> <what>", how much, and so on."""
+    def add_pairs(self, pairs: Sequence[tuple[tuple[str, str], int]]) -> None:
+        """The same for several at once."""
+        with self._lock:
+            for key, times in pairs:
+                self._counts[key] += times
+            self._have_flusher()
+
+    def add_end(self, counts: Sequence[str | int]) -> None:
+        """What a settlement would have added to the store: "<service> <what>", how much, and so on."""
         for field, times in zip(counts[::2], counts[1::2], strict=True):
             service, _, what = str(field).partition(" ")
             self.add(service, what, int(times))

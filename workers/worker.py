@@ -120,7 +120,7 @@ class CallWorker:
             hold=lambda seconds: self._hold(service.key, seconds),
             count=lambda what: self._engine.tally.add(service.key, what),
             budget=self._budget_of(service, known),
-            meter=Meter(service.key) if self._engine.metered else None,
+            meter=Meter(service.key, self._engine.tally.add_pairs) if self._engine.metered else None,
         )
         if known is not None:
             for queue in queue_names(service.key):
