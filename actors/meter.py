@@ -7,8 +7,8 @@ each process: a killed one takes its last second's along.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
 
 from seawall.actors.delivered import Delivered
 from seawall.actors.queue_store import Done, Later, Settlement
@@ -23,37 +23,50 @@ BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 
 OUTCOMES = ("succeeded", "answered_4xx", "failed", "refused", "expired", "cancelled", "unknown", "dead")
 
 
-#: A service and what is counted of it, and how much to add.
-Pair = tuple[tuple[str, str], int]
+_WIDTH = len(BUCKETS) + 1
 
 
 class Meter:
-    """Counts one service's attempts; `add` takes what is added once a second. Safe for threads.
+    """Counts one service's attempts, until they are drained. Safe for threads.
 
-    >>> added = []
-    >>> Meter("chroma", added.extend).attempt(took=0.004, waited=None)
-    >>> added
-    [(('chroma', 'took.2'), 1), (('chroma', 'took.us'), 4000)]
+    >>> meter = Meter("chroma")
+    >>> meter.attempt(took=0.004, waited=None)
+    >>> meter.drain()
+    {('chroma', 'took.2'): 1, ('chroma', 'took.us'): 4000}
     """
 
-    def __init__(self, service: str, add: Callable[[Sequence[Pair]], None]) -> None:
-        self._add = add
-        self._took = [((service, f"took.{bucket}"), 1) for bucket in range(len(BUCKETS) + 1)]
-        self._wait = [((service, f"wait.{bucket}"), 1) for bucket in range(len(BUCKETS) + 1)]
-        self._took_us, self._wait_us = (service, "took.us"), (service, "wait.us")
-        self._retry = ((service, "retries"), 1)
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._lock = threading.Lock()
+        self._clear()
         self._ended = {
             waited: {outcome: (f"{service} calls.{kind}.{outcome}", 1) for outcome in OUTCOMES}
             for waited, kind in ((True, "waited"), (False, "background"))
         }
 
+    def _clear(self) -> None:
+        self._took, self._took_s = [0] * _WIDTH, 0.0
+        self._wait, self._wait_s = [0] * _WIDTH, 0.0
+        self._retries = 0
+
     def attempt(self, took: float, waited: float | None, retried: bool = False) -> None:
         """An attempt took so many seconds, after its call had waited for a slot for so many (None: unknown)."""
-        pairs: tuple[Pair, ...] = (self._took[bisect_left(BUCKETS, took)], (self._took_us, max(0, int(took * 1e6))))
-        if waited is not None:
-            waited = max(0.0, waited)
-            pairs += (self._wait[bisect_left(BUCKETS, waited)], (self._wait_us, int(waited * 1e6)))
-        self._add((*pairs, self._retry) if retried else pairs)
+        with self._lock:
+            self._took[bisect_left(BUCKETS, took)] += 1
+            self._took_s += took
+            self._retries += retried
+            if waited is not None:
+                self._wait[bisect_left(BUCKETS, waited)] += 1
+                self._wait_s += waited
+
+    def drain(self) -> dict[tuple[str, str], int]:
+        """What was counted since the last time, by service and what is counted."""
+        with self._lock:
+            found = {f"took.{bucket}": times for bucket, times in enumerate(self._took)}
+            found |= {f"wait.{bucket}": times for bucket, times in enumerate(self._wait)}
+            found |= {"took.us": int(self._took_s * 1e6), "wait.us": int(self._wait_s * 1e6), "retries": self._retries}
+            self._clear()
+        return {(self._service, what): times for what, times in found.items() if times}
 
     def counted(self, settlement: Settlement, delivered: Delivered, waited: bool) -> Settlement:
         """Count the attempt that was made, if one was; the settlement with the end of the call in it, if it has ended."""
@@ -61,7 +74,7 @@ class Meter:
             started, took = delivered.ran
             since = delivered.delivery.ready_at
             retried = isinstance(settlement, Later) and settlement.progress.attempt > 0
-            self.attempt(took, started - since if since else None, retried)
+            self.attempt(max(0.0, took), max(0.0, started - since) if since else None, retried)
         if not isinstance(settlement, Done):
             return settlement
         end = self._ended[waited][_outcome(settlement.outcome)]

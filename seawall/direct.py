@@ -66,12 +66,14 @@ def run_directly(
         text = f"[{service.name}] the broker is away, and without its token the call is not made here"
         raise ServiceUnavailable(text, service=service.name) from error
     sender = _Sender(_transport(service, token), ends)
-    actor = CallActor(service, sender.send, _reporting(view, ends), meter=Meter(service.key, tally.add_pairs))
+    meter = Meter(service.key)
+    actor = CallActor(service, sender.send, _reporting(view, ends), meter=meter)
     progress = Progress()
     while True:
         delivered = _deliver(call, original, progress)
         actor(delivered)
         settlement = delivered.settlement
+        tally.add_all(meter.drain())
         if isinstance(settlement, Done) and settlement.outcome is not None:
             tally.add_end(settlement.counts)
             return settlement.outcome
