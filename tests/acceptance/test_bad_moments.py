@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -228,6 +229,21 @@ def test_broker_that_is_not_fit_keeps_processes_from_starting(tmp_path: Path, ow
         assert ended(program) == Exit.OK
 
 
+@pytest.mark.parametrize("process", ["worker", "supervisor", "web"])
+def test_broker_that_is_not_fit_keeps_none_going_that_began_without_it(process: str, tmp_path: Path) -> None:
+    """It is checked once it is there, as it would have been at the start."""
+    (tmp_path / "services.py").write_text(QUICK)
+    with TemporaryDirectory(prefix="seawall-test-") as folder:
+        broker = PrivateRedis(Path(folder), maxmemory_policy="allkeys-lru", maxmemory="100mb")
+        environ = plain_environ(SEAWALL_BROKER_URL=broker.url, SEAWALL_WEB_PORT="0")
+        with started(tmp_path, process, "services", environ=environ) as program, _stopped(broker):
+            program.expect("the broker is away, so it could not be checked yet")
+            broker.start()
+            assert program.wait() == Exit.CONFIG
+            assert program.lines("seawall: SEAWALL_BROKER_URL names a server that deletes keys when its memory is full")
+            assert "Traceback" not in program.text
+
+
 def test_broker_that_is_away_is_waited_for_and_a_wrong_password_is_not(tmp_path: Path, own_redis: PrivateRedis) -> None:
     (tmp_path / "services.py").write_text(QUICK)
     own_redis.kill()
@@ -242,6 +258,14 @@ def test_broker_that_is_away_is_waited_for_and_a_wrong_password_is_not(tmp_path:
     assert refused.code == Exit.CONFIG
     assert "names a server that is of no use: the broker at unix://:***@" in refused.err
     assert "s3cret" not in refused.err
+
+
+@contextmanager
+def _stopped(broker: PrivateRedis) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        broker.stop()
 
 
 def _with_server(folder: Path, does: str) -> dict[str, str]:
