@@ -24,6 +24,16 @@ from tests.support.loopback import Loopback, Peer, always, answer, call_to, tran
 LIMIT, LATEST = 0.15, 0.45
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _first_attempt_is_over() -> None:
+    """What a process pays once, for its name and for the certificates it trusts, is no part of the times below."""
+    with Loopback(lambda peer: None) as server:
+        transport = transport_to(server.url.replace("http:", "https:"))
+        with pytest.raises(requests.RequestException):
+            transport.send(call_to(transport))
+        transport.close()
+
+
 def torrent_of_headers(peer: Peer) -> None:
     """Faster than any wait that is cut short: the next byte is always there already."""
     peer.read()
