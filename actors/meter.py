@@ -1,0 +1,82 @@
+"""What a worker counts of every attempt.
+
+How a call ended travels with its settlement and is added in the same step: so it is counted once in the fleet, whatever is
+said again, and whoever ends what a killed worker had not settled. Attempts and their times are added once a second by
+each process: a killed one takes its last second's along.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from seawall.actors.delivered import Delivered
+from seawall.actors.queue_store import Done, Later, Settlement
+from seawall.actors.replies import Outcome
+from seawall.errors import DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
+
+__all__ = ["BUCKETS", "OUTCOMES", "Meter"]
+
+#: Upper bounds of the histograms' buckets in seconds; one more takes what is longer. Kept narrow where calls usually are.
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
+#: How a call can end. `dead`, `cancelled` and most of `expired` are counted by the scripts that decide them.
+OUTCOMES = ("succeeded", "answered_4xx", "failed", "refused", "expired", "cancelled", "unknown", "dead")
+
+
+#: A service and what is counted of it, and how much to add.
+Pair = tuple[tuple[str, str], int]
+
+
+class Meter:
+    """Counts one service's attempts; `add` takes what is added once a second. Safe for threads.
+
+    >>> added = []
+    >>> Meter("chroma", added.extend).attempt(took=0.004, waited=None)
+    >>> added
+    [(('chroma', 'took.2'), 1), (('chroma', 'took.us'), 4000)]
+    """
+
+    def __init__(self, service: str, add: Callable[[Sequence[Pair]], None]) -> None:
+        self._add = add
+        self._took = [((service, f"took.{bucket}"), 1) for bucket in range(len(BUCKETS) + 1)]
+        self._wait = [((service, f"wait.{bucket}"), 1) for bucket in range(len(BUCKETS) + 1)]
+        self._took_us, self._wait_us = (service, "took.us"), (service, "wait.us")
+        self._retry = ((service, "retries"), 1)
+        self._ended = {
+            waited: {outcome: (f"{service} calls.{kind}.{outcome}", 1) for outcome in OUTCOMES}
+            for waited, kind in ((True, "waited"), (False, "background"))
+        }
+
+    def attempt(self, took: float, waited: float | None, retried: bool = False) -> None:
+        """An attempt took so many seconds, after its call had waited for a slot for so many (None: unknown)."""
+        pairs: tuple[Pair, ...] = (self._took[bisect_left(BUCKETS, took)], (self._took_us, max(0, int(took * 1e6))))
+        if waited is not None:
+            waited = max(0.0, waited)
+            pairs += (self._wait[bisect_left(BUCKETS, waited)], (self._wait_us, int(waited * 1e6)))
+        self._add((*pairs, self._retry) if retried else pairs)
+
+    def counted(self, settlement: Settlement, delivered: Delivered, waited: bool) -> Settlement:
+        """Count the attempt that was made, if one was; the settlement with the end of the call in it, if it has ended."""
+        if delivered.ran is not None:
+            started, took = delivered.ran
+            since = delivered.delivery.ready_at
+            retried = isinstance(settlement, Later) and settlement.progress.attempt > 0
+            self.attempt(took, started - since if since else None, retried)
+        if not isinstance(settlement, Done):
+            return settlement
+        end = self._ended[waited][_outcome(settlement.outcome)]
+        return Done(settlement.outcome, settlement.mailbox, settlement.keep, end)
+
+
+def _outcome(outcome: Outcome | None) -> str:
+    if outcome is None or outcome.error is None:
+        status = getattr(outcome.response if outcome is not None else None, "status_code", 0)
+        return "answered_4xx" if isinstance(status, int) and status >= 400 else "succeeded"
+    match outcome.error:
+        case ServiceUnavailable():
+            return "refused"
+        case DeadlineExceeded():
+            return "expired"
+        case OutcomeUnknown():
+            return "unknown"
+    return "failed"
