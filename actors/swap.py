@@ -96,11 +96,14 @@ def _body(line: Line, head: Head, start: bytes, exchange: Exchange, cap: int, se
         body.write(start)
         while (missing := head.length - body.tell()) > 0:
             _allow_a_read(line, exchange)
-            piece = line.sock.recv(min(missing, _CHUNK))
+            # One byte more than the end: what comes behind it must not begin the next answer.
+            piece = line.sock.recv(missing + 1 if missing <= _CHUNK else _CHUNK)
             if not piece:
                 raise http.client.IncompleteRead(body.getvalue(), missing)
             body.write(piece)
-        return body.getvalue(), True
+        clean = missing == 0
+        body.truncate(head.length)
+        return body.getvalue(), clean
 
 
 def _read_otherwise(

@@ -382,6 +382,8 @@ def _announces_too_much(data: bytes) -> bool:
 
 @FUZZ
 @given(answers(), st.sampled_from(METHODS))
+@example(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + bytes(65536 + 2), "GET")
+@example((b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + bytes(65536)) * 2, "GET")
 def test_the_call_after_it_gets_its_own_answer(service: Scripted, data: bytes, method: str) -> None:
     """What came behind an answer is not taken for the next one."""
     own = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Own: 1\r\n\r\nmine"
