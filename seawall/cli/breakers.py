@@ -8,6 +8,7 @@ import click
 
 from seawall.actors.service import service_of_queue
 from seawall.boot import boot
+from seawall.cli.completion import complete_service
 from seawall.cli.groups import Group
 from seawall.cli.options import module_option, settings_options
 from seawall.errors import ConfigurationError
@@ -20,7 +21,7 @@ __all__ = ["breaker"]
 
 
 @click.command("open", short_help="Open it, until it is closed by hand.")
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @module_option
 @settings_options
 def open_(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
@@ -32,7 +33,7 @@ def open_(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
 
 
 @click.command("close", short_help="Close it: calls go out again.")
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @module_option
 @settings_options
 def close(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
@@ -41,7 +42,7 @@ def close(service: str, modules: tuple[str, ...], **arguments: Any) -> None:
 
 
 @click.command("reset", short_help="Close it, and forget its failures.")
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @module_option
 @settings_options
 def reset(service: str, modules: tuple[str, ...], **arguments: Any) -> None:

@@ -12,6 +12,7 @@ import click
 import requests
 
 from seawall.boot import boot
+from seawall.cli.completion import complete_service
 from seawall.cli.options import module_option, settings_options
 from seawall.client import ResilientServiceClient
 from seawall.direct import ran_here
@@ -26,7 +27,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(short_help="Call a service through its queue, like a small curl.")
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @click.argument("method")
 @click.argument("path")
 @click.option("-d", "--data", metavar="TEXT", help="A body; @FILE reads it from a file, @- from standard input.")

@@ -14,6 +14,7 @@ from seawall.actors.queue_store import DeadLetter, QueueStore
 from seawall.actors.record import Malformed, TooNew, decode_call
 from seawall.actors.redact import path_only
 from seawall.actors.service import service_of_queue
+from seawall.cli.completion import complete_service
 from seawall.cli.values import age, reads
 
 __all__ = ["Chosen", "Filter", "chosen", "filter_options", "letters", "take_filter"]
@@ -87,7 +88,9 @@ def filter_options(command: Command) -> Command:
             "--path", metavar="PATTERN", help="Only those whose path, without its query, matches: '/items/*'."
         ),
         click.option("--reason", metavar="REASON", help="Only those with this reason."),
-        click.option("--service", metavar="KEY", help="Only those of this service."),
+        click.option(
+            "--service", metavar="KEY", shell_complete=complete_service, help="Only those of this service."
+        ),
     ):
         command = add(command)
     return command
