@@ -18,6 +18,7 @@ import requests
 from seawall.actors.backoff import parse_retry_after, retry_delay, round_delay
 from seawall.actors.delivered import Delivered
 from seawall.actors.failures import may_have_been_sent
+from seawall.actors.meter import Meter
 from seawall.actors.queue_store import Bury, Done, Later, Release, Settlement
 from seawall.actors.reasons import Verdict, judge_error, judge_status, plain_words, ruled
 from seawall.actors.record import Attempt, Call, Progress
@@ -27,11 +28,11 @@ from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import RETRY_AFTER_CAP, Service
 from seawall.actors.tracing import attempting, traced
 from seawall.actors.transport import OriginMismatch
-from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
+from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, SeawallError, ServiceUnavailable
 from seawall.supervisor.breaker import State, trial_is_live
 from seawall.supervisor.view import Admission, BreakerView
 
-__all__ = ["CallActor", "Send", "refusal"]
+__all__ = ["CallActor", "Send", "refusal", "refused_in_queue"]
 
 #: Statuses by which a service says that it has too much to do: its Retry-After holds for all of its background calls.
 BUSY_STATUSES = frozenset({429, 503})
@@ -56,11 +57,13 @@ class CallActor:
         hold: Callable[[float], None] = lambda seconds: None,
         count: Callable[[str], None] = lambda what: None,
         budget: RetryBudget | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """`now` is the breaker's clock (the server's, in seconds); `uniform` gives jitter in [0, 1).
 
         `backoff` scales the waits between attempts; tests set it to 0. `hold(seconds)` keeps the service's background calls
-        back everywhere, `count(what)` adds to the fleet's counts; without a `budget` nothing limits retries.
+        back everywhere, `count(what)` adds to the fleet's counts; without a `budget` nothing limits retries, without a `meter`
+        attempts and ends are not counted.
         """
         self.service = service
         self._send = traced(send)
@@ -71,6 +74,7 @@ class CallActor:
         self._hold_queue = hold
         self._count_one = count
         self._budget = budget
+        self._meter = meter
         self._log = logging.getLogger(service.logger_name)
 
     def __call__(self, delivered: Delivered) -> None:
@@ -81,6 +85,8 @@ class CallActor:
         except Exception as error:
             self._log.exception("[%s] call %s met an error that nobody expected", self.service.name, call.id)
             delivered.settlement = self._after_bug(delivered, call, error)
+        if self._meter is not None:
+            delivered.settlement = self._meter.counted(delivered.settlement, delivered, call.waited)
         if isinstance(delivered.settlement, Bury):
             delivered.reason = delivered.settlement.reason
             delivered.fail()
@@ -98,7 +104,7 @@ class CallActor:
         if not call.waited:
             return self._hold(call)
         progress = delivered.delivery.progress
-        error = refusal(self._view, progress)
+        error = refused_in_queue(self._view, call, progress, delivered.delivery.deaths)
         return self._done(call, Outcome(error=error, attempts=progress.attempt))
 
     def _too_late(self, call: Call) -> Settlement:
@@ -126,10 +132,7 @@ class CallActor:
 
     def _unknown(self, call: Call) -> Settlement:
         """A worker died with this call, and its service would not tell a repetition: it is never sent again."""
-        text = (
-            f"[{self.service.name}] {call.method} {path_only(call.target)} may have been carried out: its worker died"
-        )
-        outcome = self._outcome(OutcomeUnknown(text, service=self.service.name))
+        outcome = self._outcome(_died_with(self.service.name, call))
         return Done(outcome, call.reply_to) if call.waited else Bury("outcome unknown", outcome, call.reply_to)
 
     def _reject(self, call: Call) -> Settlement:
@@ -168,6 +171,7 @@ class CallActor:
             one.error = error
         one.verdict = ruled(_judge(one.response, one.error), call.retry_on, one.status, one.error)
         one.took = self._now() - one.started
+        delivered.ran = (one.started, one.took)
         return self._succeeded(one) if one.verdict.ok else self._failed(one)
 
     def _succeeded(self, one: _Try) -> Settlement:
@@ -390,6 +394,26 @@ def refusal(
     if progress is not None and progress.history:
         error.__cause__ = requests.RequestException(f"[{view.name}] {progress.history[-1].outcome}")
     return error
+
+
+def refused_in_queue(view: BreakerView, call: Call, progress: Progress, deaths: int) -> SeawallError:
+    """The error of a waiting call that an opened breaker takes back, after so many workers had died with it.
+
+    One of them may have sent it. That is the answer where a repetition would do harm, else the refusal's cause.
+    """
+    if not deaths:
+        return refusal(view, progress)
+    unknown = _died_with(view.name, call)
+    if not call.resend:
+        return unknown
+    error = refusal(view, progress)
+    error.__cause__ = unknown
+    return error
+
+
+def _died_with(service: str, call: Call) -> OutcomeUnknown:
+    text = f"[{service}] {call.method} {path_only(call.target)} may have been carried out: its worker died"
+    return OutcomeUnknown(text, service=service)
 
 
 def http_error(response: Any, call: Call) -> Exception:

@@ -29,7 +29,7 @@ SUPERVISOR_GRACE = 1.0
 
 @dataclass(slots=True)
 class Engine:
-    """What a process needs of its broker. `durable` says whether calls outlive the process."""
+    """What a process needs of its broker. `durable` says whether calls outlive the process, `metered` whether attempts are counted."""
 
     queue: QueueStore
     mailbox: Mailbox
@@ -38,6 +38,9 @@ class Engine:
     durable: bool
     grace: float
     link: RedisLink | None = None
+    metered: bool = True
+    lease: float = LEASE
+    """Seconds that a fetched call belongs to its worker without a renewal."""
 
     def close(self) -> None:
         """Close every connection. Safe twice."""
@@ -84,4 +87,5 @@ def _redis_engine(url: str, namespace: str, lease: float) -> Engine:
         durable=True,
         grace=SUPERVISOR_GRACE,
         link=link,
+        lease=lease,
     )

@@ -25,7 +25,7 @@ from seawall.actors.service import (
     queue_names,
 )
 from seawall.actors.tracing import carried, sending, sending_many
-from seawall.calling import admit, call_and_wait, default_deadline
+from seawall.calling import abandon_trial, admit, call_and_wait, default_deadline
 from seawall.declaring import make_service
 from seawall.handles import Handle
 from seawall.queueing import BackgroundOptions, Prepared, enqueue_all
@@ -215,10 +215,14 @@ class ResilientServiceClient:
         elif deadline <= 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline}")
         ends = time.monotonic() + deadline
-        trial = admit(house, self._service, id, ends)
-        mailbox = house.engine.mailbox.address
-        call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
-        return call_and_wait(house, self._service, call, prepared.original, deadline, ends)
+        try:
+            trial = admit(house, self._service, id, ends)
+            mailbox = house.engine.mailbox.address
+            call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
+            return call_and_wait(house, self._service, call, prepared.original, deadline, ends)
+        except BaseException:
+            abandon_trial(house, self._service, id)
+            raise
 
     def enqueue(self, method: str, path: str, **options: Unpack[EnqueueOptions]) -> Handle:
         """Queue the call and return its handle at once; it is delivered through any outage, or becomes a dead letter.

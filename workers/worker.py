@@ -24,13 +24,14 @@ from seawall.actors.broker import SeawallBroker
 from seawall.actors.call_actor import CallActor, Send
 from seawall.actors.engine import Engine
 from seawall.actors.lanes import service_lane
+from seawall.actors.meter import Meter
 from seawall.actors.record import Call
 from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
 from seawall.actors.views import Views
-from seawall.errors import BrokerUnavailable
+from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.outage import Outage
 from seawall.supervisor.breaker import Record, State
 from seawall.workers.threads import HubWorker
@@ -41,6 +42,9 @@ logger = logging.getLogger("seawall.worker")
 
 #: Seconds between two heartbeats: several of them fit into a lease, so one lost beat loses no call.
 BEAT_SECONDS = 1.0
+#: The fewest heartbeats that fit into a lease. With a gap of more than half a lease between two, the queue takes itself for
+#: back from an outage each time, and a dead worker's calls never come back.
+BEATS_IN_LEASE = 3
 #: Seconds for which a connection to the broker that was just used is not looked at before it is used again.
 TRUSTED_FOR = 0.5
 #: Seconds between two looks for a call to try a service with, once that is due.
@@ -60,7 +64,15 @@ class CallWorker:
         backoff: float = 1.0,
         observe: Callable[[Call], None] | None = None,
     ) -> None:
-        """`backoff` scales the waits between attempts, `observe` sees every attempt before it is sent; for tests."""
+        """`backoff` scales the waits between attempts, `observe` sees every attempt before it is sent; for tests.
+
+        Raises ConfigurationError when the engine's leases are too short for the heartbeat that renews them.
+        """
+        if engine.lease < BEATS_IN_LEASE * BEAT_SECONDS:
+            raise ConfigurationError(
+                f"a lease of {engine.lease:g} s is too short for a heartbeat each {BEAT_SECONDS:g} s: "
+                f"calls of dead workers would never come back; make it {BEATS_IN_LEASE * BEAT_SECONDS:g} s or longer"
+            )
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self.broker = SeawallBroker(engine.queue)
         if engine.link is not None and not session_mode:
@@ -108,6 +120,7 @@ class CallWorker:
             hold=lambda seconds: self._hold(service.key, seconds),
             count=lambda what: self._engine.tally.add(service.key, what),
             budget=self._budget_of(service, known),
+            meter=Meter(service.key) if self._engine.metered else None,
         )
         if known is not None:
             for queue in queue_names(service.key):
@@ -221,12 +234,25 @@ class CallWorker:
                 "id": self.id,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "services": {key: _about(service) for key, service in self._services.items()},
+                "services": {key: self._about(service) for key, service in self._services.items()},
                 "slots": sum(service.concurrency for service in self._services.values()),
                 "busy": self.broker.hub.busy(),
                 "started_at": self._started_at,
             }
         ).encode()
+
+    def _about(self, service: Service) -> dict[str, Any]:
+        """What status shows of a service that its own process has not declared, and the retries that are left here."""
+        budget = self._budgets.get(service.key)
+        return {
+            "name": service.name,
+            "origin": service.origin,
+            "failure_threshold": service.failure_threshold,
+            "recovery_timeout": service.recovery_timeout,
+            "concurrency": service.concurrency,
+            "max_in_flight": service.max_in_flight,
+            "retries_left": None if budget is None else budget.left,
+        }
 
     def _until_next_offer(self) -> float:
         """Seconds until a trial may be offered here, so that it is not late by a heartbeat."""
@@ -250,14 +276,3 @@ class CallWorker:
                     self.broker.hub.poke()
             except (BrokerUnavailable, ResponseError) as error:
                 logger.debug("no trial offered for %s: %s", key, error)
-
-
-def _about(service: Service) -> dict[str, Any]:
-    """What status shows of a service that its own process has not declared."""
-    return {
-        "name": service.name,
-        "origin": service.origin,
-        "failure_threshold": service.failure_threshold,
-        "recovery_timeout": service.recovery_timeout,
-        "concurrency": service.concurrency,
-    }

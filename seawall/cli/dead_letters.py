@@ -88,9 +88,7 @@ def filter_options(command: Command) -> Command:
             "--path", metavar="PATTERN", help="Only those whose path, without its query, matches: '/items/*'."
         ),
         click.option("--reason", metavar="REASON", help="Only those with this reason."),
-        click.option(
-            "--service", metavar="KEY", shell_complete=complete_service, help="Only those of this service."
-        ),
+        click.option("--service", metavar="KEY", shell_complete=complete_service, help="Only those of this service."),
     ):
         command = add(command)
     return command

@@ -33,9 +33,7 @@ PATIENCE = 0.8
 @setting_option("web_port", "--port", metavar="PORT", help="The web process's port.")
 @setting_option("web_host", "--host", metavar="ADDRESS", help="The web process's address.")
 @settings_options
-def health_command(
-    modules: tuple[str, ...], role: str, pid: int | None, name: str | None, **arguments: Any
-) -> int:
+def health_command(modules: tuple[str, ...], role: str, pid: int | None, name: str | None, **arguments: Any) -> int:
     """Tell a container's probe whether a process of this host is at work.
 
     A worker has a fresh heartbeat, and serves the services of each MODULE and of seawall.toml; a supervisor has reported
