@@ -152,9 +152,7 @@ def _token(settings: Settings) -> Callable[[], str] | None:
 
 def _guarded(app: Any, token: Callable[[], str] | None, settings: Settings, listener: socket.socket) -> Guard:
     here = _is_here(listener) and not settings.web_open
-    return Guard(
-        app, open_paths=OPEN_PATHS, entrances=ENTRANCES, token=token, only_here=here, host=settings.web_host
-    )
+    return Guard(app, open_paths=OPEN_PATHS, entrances=ENTRANCES, token=token, only_here=here, host=settings.web_host)
 
 
 async def _serve(

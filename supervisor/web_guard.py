@@ -114,7 +114,9 @@ class Guard:
         scheme, _, word = (given[0] if len(given) == 1 else "").partition(" ")
         if who is not None or (scheme.lower() == "bearer" and same_word(word.strip(), token)):
             return None, who or ""
-        text = "this needs the web process's token: Authorization: Bearer TOKEN, or a browser that is logged in at /login"
+        text = (
+            "this needs the web process's token: Authorization: Bearer TOKEN, or a browser that is logged in at /login"
+        )
         return _no(401, text, {"WWW-Authenticate": 'Bearer realm="seawall"'}), ""
 
     def _is_here(self, host: str) -> bool:

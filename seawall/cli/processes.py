@@ -13,7 +13,6 @@ from seawall.boot import boot
 from seawall.cli.options import child_options, modules_argument, setting_option, settings_options
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
-from seawall.fleet import read_fleet
 from seawall.runtime import Runtime, registry
 from seawall.signals import ParentWatch, Signals
 from seawall.supervising import make_supervisor
@@ -93,16 +92,13 @@ def web(modules: tuple[str, ...], parent: int, process_name: str | None, **argum
     Authorization: Bearer TOKEN.
     """
     try:
+        from seawall.cli.desk import FleetDesk
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError("the web process needs its extra: pip install 'seawall[server]'") from error
     with Signals() as signals:
         settings, runtime = boot(arguments, modules, process="web", name=process_name, importing=signals.starting())
-
-        def read() -> dict[str, Any]:
-            return read_fleet(runtime, registry).as_json()
-
-        code = serve(read, settings, signals, ParentWatch(parent).orphaned)
+        code = serve(FleetDesk(runtime), settings, signals, ParentWatch(parent).orphaned)
         _close(runtime)
     if code is None:
         _start_afresh()

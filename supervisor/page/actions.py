@@ -123,4 +123,6 @@ def _shown(replay: Replay | None) -> dict[str, Any]:
     done = replay.progress
     state = "running" if not replay.ended else "failed" if replay.trouble else "stopped" if replay.stopped else "done"
     counts = {"total": done.total, "queued": done.queued, "gone": done.gone, "empty": done.empty}
-    return {"replay": {"state": state, "what": str(replay.wanted), "who": replay.who, "error": replay.trouble, **counts}}
+    return {
+        "replay": {"state": state, "what": str(replay.wanted), "who": replay.who, "error": replay.trouble, **counts}
+    }

@@ -40,7 +40,7 @@ def sparkline(values: Sequence[float], kind: str, label: str, *, top: float = 0.
     return Markup(
         '<svg class="spark {}" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<path class="area" d="M0 {}L{}L{} {}Z"/><path class="line" d="M{}"/></svg>'
-    ).format(kind, WIDTH, HEIGHT, label, HEIGHT, Markup(line), WIDTH, HEIGHT, Markup(line))
+    ).format(kind, WIDTH, HEIGHT, label, HEIGHT, line, WIDTH, HEIGHT, line)
 
 
 def meter(part: float, whole: float, label: str) -> Markup:
@@ -66,7 +66,11 @@ def strip(transitions: Sequence[Mapping[str, Any]], state: str, now: float) -> M
     pieces.sort(key=lambda piece: piece[2] != "closed")  # the others are drawn over it
     drawn = [_segment(start, end, what, begins) for start, end, what in pieces if end > start]
     changes = sum(1 for step in transitions if step["at"] > begins)
-    label = f"The last hour: {changes} change{'' if changes == 1 else 's'} of state" if changes else "No change in the last hour"
+    label = (
+        f"The last hour: {changes} change{'' if changes == 1 else 's'} of state"
+        if changes
+        else "No change in the last hour"
+    )
     return Markup(
         '<svg class="strip" viewBox="0 0 {} 10" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     ).format(f"{STRIP:.0f}", label, Markup("").join(drawn))

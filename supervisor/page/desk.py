@@ -72,9 +72,7 @@ class Desk(Protocol):
         """At most `limit` of them, without secrets, as `seawall dead show` has them."""
         ...
 
-    def replay(
-        self, wanted: Wanted, rate: float, progress: Progress, stopped: Callable[[float], bool]
-    ) -> None:
+    def replay(self, wanted: Wanted, rate: float, progress: Progress, stopped: Callable[[float], bool]) -> None:
         """Queue them again, `rate` a second, until the last one or until `stopped` says so, which may wait for so many seconds before.
 
         `progress` is true at any time.

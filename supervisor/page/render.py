@@ -51,7 +51,7 @@ _templates.filters.update(
 )
 
 
-def render_template(name: str, **values: Any) -> str:
+def render_template(name: str, /, **values: Any) -> str:
     return _templates.get_template(name).render(values)
 
 

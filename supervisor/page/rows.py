@@ -15,6 +15,9 @@ from seawall.supervisor.page.words import Judged, count, judge, latency, length,
 
 __all__ = ["Button", "Figure", "Row", "letter_buttons", "rows"]
 
+#: Stands where no number is known.
+UNKNOWN = "\u2013"
+NO_CHART = Markup("")
 #: Entries of a service's own history that are shown.
 RECENT = 8
 
@@ -39,7 +42,7 @@ class Figure:
     name: str
     value: str
     note: str = ""
-    chart: Markup = Markup("")
+    chart: Markup = NO_CHART
     alarming: bool = False
 
 
@@ -88,10 +91,10 @@ def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]
     speed_label = f"Calls a second in the last hour, at most {rate(max(speeds))}"
     share_label = f"Share of failed calls in the last hour, at most {share(max(shares))}"
     return [
-        Figure("calls/s", rate(now) if now is not None else "–", chart=sparkline(speeds, "calls", speed_label)),
+        Figure("calls/s", rate(now) if now is not None else UNKNOWN, chart=sparkline(speeds, "calls", speed_label)),
         Figure(
             "errors",
-            share(failing) if failing is not None else "–",
+            share(failing) if failing is not None else UNKNOWN,
             chart=sparkline(shares, "errors", share_label, top=0.25),
             alarming=bool(failing and failing >= 0.05),
         ),
@@ -101,7 +104,7 @@ def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]
 def _latency(service: Mapping[str, Any]) -> Figure:
     found = service.get("latency")
     if not found:
-        return Figure("p50 / p95 / p99", "–")
+        return Figure("p50 / p95 / p99", UNKNOWN)
     return Figure("p50 / p95 / p99", latency(found["p50"]), f"{latency(found['p95'])} / {latency(found['p99'])}")
 
 
@@ -120,7 +123,7 @@ def _waiting(service: Mapping[str, Any]) -> Figure:
 def _in_flight(service: Mapping[str, Any]) -> Figure:
     running, bound = service["running"], service.get("slots") or 0
     label = f"{running} of {bound} calls in flight"
-    chart = meter(running, bound, label) if bound else Markup("")
+    chart = meter(running, bound, label) if bound else NO_CHART
     return Figure("in flight", f"{running:,}", f"of {bound:,}" if bound else "no worker", chart)
 
 
@@ -139,7 +142,9 @@ def _buttons(key: str, service: Mapping[str, Any]) -> list[Button]:
     delivered = f"{count(held, 'held call')} will be delivered" if held else "nothing is held back"
     found = []
     if service["state"] != "closed" or service["forced"]:
-        text = f"Calls go out again at once, and {delivered}. If {name} is still down, the breaker opens again by itself."
+        text = (
+            f"Calls go out again at once, and {delivered}. If {name} is still down, the breaker opens again by itself."
+        )
         found.append(_button(key, name, "close", "Close the breaker", text))
     if service["state"] != "open" or not service["forced"]:
         text = (

@@ -82,7 +82,9 @@ def _closed(name: str, service: Service) -> Judged:
         text = f"{share(failing)} of the last minute's calls failed{_why(service)}"
         return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
     if service["queued"] and service["oldest_waiting"] >= WORRYING_AGE:
-        text = f"behind: the oldest of {count(service['queued'], 'call')} has waited {length(service['oldest_waiting'])}"
+        text = (
+            f"behind: the oldest of {count(service['queued'], 'call')} has waited {length(service['oldest_waiting'])}"
+        )
         return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is behind")
     return Judged("ok", "Closed", "healthy")
 
