@@ -40,7 +40,7 @@ def sparkline(values: Sequence[float], kind: str, label: str, *, top: float = 0.
     return Markup(
         '<svg class="spark {}" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<path class="area" d="M0 {}L{}L{} {}Z"/><path class="line" d="M{}"/></svg>'
-    ).format(kind, WIDTH, HEIGHT, label, HEIGHT, line, WIDTH, HEIGHT, line)
+    ).format(kind if any(values) else f"{kind} none", WIDTH, HEIGHT, label, HEIGHT, line, WIDTH, HEIGHT, line)
 
 
 def meter(part: float, whole: float, label: str) -> Markup:

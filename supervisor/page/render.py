@@ -18,6 +18,9 @@ from seawall.supervisor.page.words import Headline, headline
 
 __all__ = ["Shown", "render_away", "render_parts", "render_template"]
 
+#: Seconds for which the end of a replay is shown.
+NEWS_SECONDS = 600.0
+
 _templates = Environment(
     loader=PackageLoader("seawall.supervisor", "templates"),
     autoescape=True,
@@ -62,7 +65,7 @@ def render_parts(scene: Scene, replay: Replay | None) -> Shown:
     dead = {row.key: service["dead"] for row in found if (service := scene.fleet["services"][row.key])["dead"]}
     parts |= {
         "headline": _headline(headline(scene.fleet), scene.at),
-        "replay": render_template("replay.html", replay=replay),
+        "replay": render_template("replay.html", replay=_recent(replay, scene.at)),
         "dead": render_template("dead.html", dead=dead, names={row.key: row.name for row in found}),
         "fleet": render_template("fleet.html", fleet=scene.fleet),
         "schedules": render_template("schedules.html", schedules=scene.fleet.get("schedules", ()), now=scene.at),
@@ -78,6 +81,11 @@ def render_away(before: Shown | None, why: str, since: float) -> Shown:
     lost = _headline(Headline("unknown", title, text), since, away=True)
     parts = dict(before.parts) if before else dict.fromkeys(("replay", "dead", "fleet", "schedules", "audit"), "")
     return Shown(parts | {"headline": lost}, before.order if before else ())
+
+
+def _recent(replay: Replay | None, now: float) -> Replay | None:
+    """One that ended long ago is nobody's news."""
+    return replay if replay is not None and (not replay.ended or now - replay.ended < NEWS_SECONDS) else None
 
 
 def _headline(found: Headline, at: float, *, away: bool = False) -> str:

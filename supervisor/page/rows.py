@@ -133,7 +133,7 @@ def _recovery(service: Mapping[str, Any], outages: int) -> str:
     if last and last["ended"] is not None:
         parts.append(f"last outage {length(last['seconds'])}")
     if mttr is not None:
-        parts.append(f"mean time to recovery {length(mttr)}")
+        parts.append(f"MTTR {length(mttr)}")
     return ", ".join(parts) if parts else ("" if outages else "no outage on record")
 
 
@@ -151,7 +151,8 @@ def _buttons(key: str, service: Mapping[str, Any]) -> list[Button]:
             f"Callers of {name} are refused at once and its background calls wait, as if it were down. "
             "No trial is made: it stays open until somebody closes it."
         )
-        found.append(_button(key, name, "open", "Open the breaker", text, danger=True))
+        label = "Open" if service["state"] == "closed" else "Hold open"
+        found.append(_button(key, name, "open", "Open the breaker", text, label=label, danger=True))
     text = f"It is put back into its first state: closed, and no failure counted; {delivered}."
     found.append(_button(key, name, "reset", "Reset the breaker", text))
     if service.get("paused"):
@@ -166,9 +167,9 @@ def _buttons(key: str, service: Mapping[str, Any]) -> list[Button]:
     return found
 
 
-def _button(key: str, name: str, verb: str, doing: str, text: str, *, danger: bool = False) -> Button:
+def _button(key: str, name: str, verb: str, doing: str, text: str, *, label: str = "", danger: bool = False) -> Button:
     about = f"{doing} of {name}"
-    return Button(verb.capitalize(), about, f"{about}?", text, f"/v1/api/services/{key}/{verb}", danger=danger)
+    return Button(label or verb.capitalize(), about, f"{about}?", text, f"/v1/api/services/{key}/{verb}", danger=danger)
 
 
 def letter_buttons(service: str, reason: str, id: str = "", number: str = "") -> list[Button]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ WORRYING_SHARE = 0.05
 #: Seconds that a call may wait for a worker before that is worth a look.
 WORRYING_AGE = 60.0
 
+#: A space at which no line breaks.
+UNBROKEN = "\u00a0"
 #: The worst first.
 LEVELS = ("down", "trial", "warn", "paused", "ok")
 
@@ -49,8 +51,8 @@ def judge(service: Service) -> Judged:
     if state == "open":
         return _open(name, service)
     if state == "half_open":
-        text = f"one call is the trial{_why(service)}"
-        says = f"A single call finds out whether it is back. {_waiting(service)}"
+        text = f"one call is the trial{_why(service).replace(': ', '. ', 1)}"
+        says = f"A single call finds out whether it is back. {_waiting(service)}{_last_error(service)}"
         return Judged("trial", "Half-open", text, says, f"{name} is being tried")
     if service["queued"] and not service["workers"]:
         text = f"{count(service['queued'], 'call')} wait, and no worker serves them"
@@ -68,8 +70,8 @@ def _open(name: str, service: Service) -> Judged:
         says = f"Its breaker is held open by hand, for {length(since)}. {_waiting(service)}"
         return Judged("down", "Open", text, says, f"{name} is shut off by hand")
     trial = f"next trial in {length(service['retry_after'])}" if service["retry_after"] >= 0.5 else "a trial is due"
-    text = f"for {length(since)}, {trial}{_why(service)}"
-    says = f"Its breaker has been open for {length(since)}. {_waiting(service)[:-1]}, {trial}{_why(service)}."
+    text = f"for {length(since)}, {trial}{_why(service).replace(': ', '. ', 1)}"
+    says = f"Its breaker has been open for {length(since)}. {_waiting(service)[:-1]}, {trial}.{_last_error(service)}"
     return Judged("down", "Open", text, says, f"{name} is down")
 
 
@@ -142,6 +144,10 @@ def _why(service: Service) -> str:
     return f": {service['last_error']}" if service["last_error"] else ""
 
 
+def _last_error(service: Service) -> str:
+    return f" Last error: {service['last_error']}." if service["last_error"] else ""
+
+
 def _first_up(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -159,17 +165,18 @@ def count(number: int, thing: str) -> str:
 
 
 def length(seconds: float) -> str:
-    """A length of time for people.
+    """A length of time for people; a line does not break between a number and its unit.
 
-    >>> [length(seconds) for seconds in (0.2, 42.4, 200, 5400, 200_000)]
+    >>> [length(seconds).replace(UNBROKEN, " ") for seconds in (0.2, 42.4, 200, 5400, 200_000)]
     ['0 s', '42 s', '3 min 20 s', '90 min', '56 h']
     """
     whole = round(max(0.0, seconds))
     if whole < 100:
-        return f"{whole} s"
+        return f"{whole}{UNBROKEN}s"
     if whole < 600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole / 60:.0f} min" if whole < 100 * 60 else f"{whole / 3600:.0f} h"
+        rest = f" {whole % 60}{UNBROKEN}s" if whole % 60 else ""
+        return f"{whole // 60}{UNBROKEN}min{rest}"
+    return f"{whole / 60:.0f}{UNBROKEN}min" if whole < 100 * 60 else f"{whole / 3600:.0f}{UNBROKEN}h"
 
 
 def latency(seconds: float) -> str:
@@ -198,11 +205,3 @@ def share(part: float) -> str:
     ['0 %', '0.4 %', '25 %']
     """
     return f"{part:.0%}".replace("%", " %") if part == 0 or part >= 0.0995 else f"{part * 100:.1f} %"
-
-
-def names(words: Sequence[str]) -> str:
-    """
-    >>> names(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

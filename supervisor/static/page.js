@@ -81,8 +81,8 @@
   function hear(event) {
     heard = Date.now();
     if (event.type === "message") update(JSON.parse(event.data));
-    if (root.classList.contains("lost")) showLetters();
-    root.classList.remove("lost");
+    if (root.classList.contains("silent")) showLetters();
+    root.classList.remove("silent");
     byId("lost").hidden = true;
     contact("live");
   }
@@ -91,8 +91,8 @@
     if (shown.textContent !== word) shown.textContent = word;
   }
   function lose() {
-    if (root.classList.contains("lost")) return;
-    root.classList.add("lost");
+    if (root.classList.contains("silent")) return;
+    root.classList.add("silent");
     byId("lost").textContent = `No contact with the web process since ${clock(heard)}. What you see is from then. Trying again…`;
     byId("lost").hidden = false;
     contact("no contact");
