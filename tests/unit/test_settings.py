@@ -59,6 +59,7 @@ def test_every_setting_can_be_set_by_its_environment_variable(tmp_path: Path, na
         "require_broker": "no",
         "allow_eviction": "yes",
         "web_open": "true",
+        "metrics": "on",
     }
     variable = f"SEAWALL_{name.upper()}"
     settings = load_settings({}, {variable: values.get(name, "7")}, tmp_path)
