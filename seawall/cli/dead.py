@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from seawall.actors.queue_store import DeadLetter
-from seawall.actors.record import Malformed, TooNew, decode_call
-from seawall.actors.redact import path_only, redact_headers
-from seawall.actors.service import DEFAULT_EXPIRES_IN, service_of_queue
+from seawall.actors.service import service_of_queue
 from seawall.boot import boot
 from seawall.cli.dead_letters import Chosen, chosen, filter_options, letters, take_filter
+from seawall.cli.dead_rows import letter_details, letter_row, replay_letter
 from seawall.cli.groups import Group
+from seawall.cli.noting import note
 from seawall.cli.options import settings_options
 from seawall.cli.pacing import Pace
 from seawall.cli.replaying import StopSignals, Tally, progress, send_again
@@ -23,7 +22,7 @@ from seawall.cli.tables import duration
 from seawall.cli.values import calls_a_second, reads
 from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
-from seawall.runtime import Runtime, registry
+from seawall.runtime import Runtime
 
 __all__ = ["dead"]
 
@@ -41,7 +40,7 @@ def list_(as_json: bool, limit: int | None, **arguments: Any) -> None:
     """List dead letters, service by service, the oldest first: id, age, service, reason and request."""
     wanted = take_filter(arguments)
     found = letters(_boot(arguments).engine.queue, wanted)
-    rows = map(_row, islice(found, limit))
+    rows = map(letter_row, islice(found, limit))
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -61,7 +60,7 @@ def show(id: str, **arguments: Any) -> int:
     if letter is None:
         _tell_missing(id)
         return Exit.FAILED
-    click.echo(json.dumps(_row(letter) | _details(letter, runtime), indent=2))
+    click.echo(json.dumps(letter_row(letter) | letter_details(letter, runtime), indent=2))
     return Exit.OK
 
 
@@ -91,6 +90,8 @@ def replay(ids: tuple[str, ...], everything: bool, rate: float, **arguments: Any
     tally = Tally(total=len(found))
     with StopSignals() as signals:
         _replay_all(runtime, found, tally, Pace(rate, sleep=signals.wait), signals)
+    if tally.queued:
+        note(runtime, "replay", _one_service(found), str(tally))
     if tally.left:
         return signals.exit_code
     return Exit.OK if tally.queued == max(len(found), len(set(ids))) else Exit.FAILED
@@ -109,6 +110,8 @@ def purge(ids: tuple[str, ...], everything: bool, yes: bool, **arguments: Any) -
         click.confirm(f"Forget {len(found)} dead letter{'' if len(found) == 1 else 's'} for good?", abort=True)
     done = sum(runtime.engine.queue.purge(letter.queue, letter.id) for letter in found)
     click.echo(f"{done} forgotten")
+    if done:
+        note(runtime, "purge", _one_service(found), f"{done} forgotten")
     return Exit.OK if done == max(len(found), len(set(ids))) else Exit.FAILED
 
 
@@ -139,6 +142,12 @@ def _pick(arguments: dict[str, Any], ids: tuple[str, ...], everything: bool) -> 
     return runtime, found
 
 
+def _one_service(found: list[Chosen]) -> str:
+    """The service of all of them; empty where there are several."""
+    services = {service_of_queue(letter.queue) for letter in found}
+    return services.pop() if len(services) == 1 else ""
+
+
 def _tell_missing(id: str) -> None:
     click.echo(f"seawall: there is no dead letter {id}", err=True)
 
@@ -151,7 +160,7 @@ def _replay_all(runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace,
             send_again(
                 found,
                 tally,
-                lambda letter: _replay(runtime, letter),
+                lambda letter: replay_letter(runtime, letter),
                 pace=pace,
                 stopped=lambda: signals.stop_requested,
                 step=step,
@@ -163,42 +172,6 @@ def _replay_all(runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace,
         click.echo(f"{tally}{perhaps}")
         if tally.left:
             click.echo(f"seawall: {tally.left} left; the same command queues them", err=True)
-
-
-def _replay(runtime: Runtime, letter: Chosen) -> bool:
-    declared = registry.find(service_of_queue(letter.queue))
-    expires_in = declared.expires_in if declared is not None else DEFAULT_EXPIRES_IN
-    return runtime.engine.queue.replay(letter.queue, letter.id, expires_in)
-
-
-def _row(letter: DeadLetter) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": letter.id,
-        "service": service_of_queue(letter.queue) or letter.queue,
-        "reason": letter.reason,
-        "died_at": letter.at,
-        "rounds": letter.progress.round,
-        "last_error": letter.progress.history[-1].outcome if letter.progress.history else None,
-        "method": None,
-        "path": None,
-    }
-    try:
-        call = decode_call(letter.payload)
-    except (Malformed, TooNew):
-        return row
-    return row | {"method": call.method, "path": path_only(call.target)}
-
-
-def _details(letter: DeadLetter, runtime: Runtime) -> dict[str, Any]:
-    """Attempts, and the request as far as it may be seen and can be read."""
-    attempts = [{"at": one.at, "outcome": one.outcome, "took": one.took} for one in letter.progress.history]
-    try:
-        call = decode_call(letter.payload)
-    except (Malformed, TooNew) as error:
-        return {"attempts": attempts, "request": None, "unreadable": str(error)}
-    headers = redact_headers(call.headers, token_header=runtime.settings.internal_token_header)
-    request = {"origin": call.origin, "headers": dict(headers), "body_bytes": len(call.body or b"")}
-    return {"attempts": attempts, "request": request}
 
 
 def _shown(row: dict[str, Any]) -> tuple[str, ...]:
