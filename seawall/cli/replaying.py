@@ -49,6 +49,9 @@ class Tally(Progress):
     def left(self) -> int:
         return self.total - self.done
 
+    def as_json(self) -> dict[str, int]:
+        return {"queued": self.queued, "gone": self.gone, "empty": self.empty, "left": self.left}
+
     def __str__(self) -> str:
         gone = f", {self.gone} gone meanwhile" if self.gone else ""
         empty = f", {self.empty} without a request stay" if self.empty else ""

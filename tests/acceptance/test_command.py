@@ -215,7 +215,7 @@ def test_dead_letters_are_listed_shown_without_secrets_replayed_and_purged(shop:
         json.loads(line) for line in shop.run("dead", "list", "--json", "--reason", "rounds used up").out.splitlines()
     ]
     assert {row["id"] for row in rows} == set(ids)
-    shown = shop.run("dead", "show", ids[0])
+    shown = shop.run("dead", "show", ids[0], "--json")
     letter = json.loads(shown.out)
     assert letter["attempts"][0]["outcome"] == "Server error 500"
     assert dict(letter["request"]["headers"])["X-Trace"] == "abc"
