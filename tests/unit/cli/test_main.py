@@ -58,6 +58,8 @@ def test_help_lists_every_command_under_its_heading(seawall_command: Run) -> Non
         "resume",
         "dead",
         "check",
+        "health",
+        "completion",
     ]
     assert "Everything on one host:" in ran.out
     assert "..." not in "".join(ran.out.splitlines()[1:]), "no line is cut short"
