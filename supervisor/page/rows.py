@@ -152,7 +152,7 @@ def _buttons(key: str, service: Mapping[str, Any]) -> list[Button]:
             "No trial is made: it stays open until somebody closes it."
         )
         label = "Open" if service["state"] == "closed" else "Hold open"
-        found.append(_button(key, name, "open", "Open the breaker", text, label=label, danger=True))
+        found.append(_button(key, name, "open", f"{label} the breaker", text, label=label, danger=True))
     text = f"It is put back into its first state: closed, and no failure counted; {delivered}."
     found.append(_button(key, name, "reset", "Reset the breaker", text))
     if service.get("paused"):

@@ -133,7 +133,6 @@ def test_a_replay_shows_how_far_it_is(page: Page, house: House) -> None:
     letters.locator("summary").first.click()
     expect(letters.locator("details").first).to_contain_text("attempts")
     expect(letters.locator("details").first).to_contain_text("Server error 500")
-    assert_accessible(page)
     page.get_by_role("button", name="Replay all dead letters of git").click()
     confirm(page, "Replay all")
     bar = page.locator("#replay progress")
@@ -145,6 +144,7 @@ def test_a_replay_shows_how_far_it_is(page: Page, house: House) -> None:
     expect(page.locator("#replay")).to_contain_text("150 of 150 queued again")
     expect(page.locator("#dead")).to_contain_text("None: every accepted call was delivered")
     expect(letters).to_contain_text("None of this kind")
+    assert_accessible(page)
     wait_until(lambda: house.services["git"].count() == 150, 15)
     expect(page.locator("#audit tbody tr").first).to_contain_text("replay")
 
@@ -179,13 +179,13 @@ def test_lost_contact_is_said_and_ends_by_itself(page: Page, house: House) -> No
 
 def test_a_broker_that_is_away_is_said_and_its_return_too(page: Page, house: House) -> None:
     open_page(page, house)
-    house.broker.freeze()
+    house.broker.kill()
     try:
         expect(page.locator("#headline h1")).to_have_text("No contact with the broker")
         expect(page.locator("#headline")).to_contain_text("Last contact")
         assert_accessible(page)
     finally:
-        house.broker.thaw()
+        house.broker.restart()
     expect(page.locator("#headline h1")).to_have_text("All 4 services are healthy")
 
 
