@@ -117,18 +117,16 @@ class TestWaitedFor:
         service.script("/query", Answer(404))
         client.post("/query", params={"secret": "k-12345"}, json={"secret": "k-12345"})
         sent, attempt, http = traces.one(SpanKind.PRODUCER), traces.one(SpanKind.CONSUMER), traces.one(SpanKind.CLIENT)
-        id = service.requests[0].headers["idempotency-key"]
+        id, queue = service.requests[0].headers["idempotency-key"], "chroma.waited"
         about = {
             "messaging.system": "seawall",
-            "messaging.destination.name": "chroma.calls",
+            "messaging.destination.name": queue,
             "messaging.message.id": id,
             "seawall.service": "chroma",
             "http.request.method": "POST",
             "url.path": "/query",
             "http.response.status_code": 404,
         }
-        queue = queue_names("chroma")[0]
-        about["messaging.destination.name"] = queue
         server = {"server.address": "127.0.0.1", "server.port": service.port}
         assert (sent.name, attempt.name, http.name) == (f"send {queue}", f"process {queue}", "POST")
         assert dict(sent.attributes) == about | {"messaging.operation.name": "send", "messaging.operation.type": "send"}
