@@ -27,7 +27,13 @@ PATIENCE = 0.8
 
 @click.command("health", short_help="Tell a container's probe whether a process is at work.")
 @modules_argument
-@click.option("--role", type=click.Choice(["worker", "supervisor", "web"]), required=True, metavar="ROLE", help="worker, supervisor or web.")
+@click.option(
+    "--role",
+    type=click.Choice(["worker", "supervisor", "web"]),
+    required=True,
+    metavar="ROLE",
+    help="worker, supervisor or web.",
+)
 @click.option("--pid", type=click.IntRange(min=1), metavar="PID", help="That process; else any of this host.")
 @click.option("--id", "name", metavar="ID", help="That worker or supervisor, as `seawall status --json` names it.")
 @setting_option("web_port", "--port", metavar="PORT", help="The web process's port.")
