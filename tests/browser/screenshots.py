@@ -68,8 +68,8 @@ SCENES: dict[str, tuple[Callable[[House, Page], None], ViewportSize, bool]] = {
     "outage-dark": (outage, WIDE, True),
     "phone": (outage, PHONE, False),
     "half-open": (half_open, WIDE, False),
-    "dead-letters": (dead_letters, WIDE, False),
     "lost-contact": (lost_contact, WIDE, False),
+    "dead-letters": (dead_letters, WIDE, False),
 }
 
 
