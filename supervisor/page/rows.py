@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from seawall.supervisor.page.charts import meter, sparkline, strip, timeline
 from seawall.supervisor.page.scene import Scene
-from seawall.supervisor.page.words import Judged, count, judge, latency, length, rate, share
+from seawall.supervisor.page.words import WORRYING_SHARE, Judged, count, judge, latency, length, rate, share
 
 __all__ = ["Button", "Figure", "Row", "letter_buttons", "rows"]
 
@@ -96,7 +96,7 @@ def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]
             "errors",
             share(failing) if failing is not None else UNKNOWN,
             chart=sparkline(shares, "errors", share_label, top=0.25),
-            alarming=bool(failing and failing >= 0.05),
+            alarming=bool(failing and failing >= WORRYING_SHARE),
         ),
     ]
 
