@@ -206,6 +206,6 @@ def test_a_broker_that_is_away_is_said(own_redis: PrivateRedis, tmp_path: Path) 
         assert "No supervisor leads" in web.get("/").text
         own_redis.kill()
         wait_until(lambda: web.get("/metrics").status_code == 503, 10)
-        assert "No contact with the broker" in web.get("/").text
+        wait_until(lambda: "No contact with the broker" in web.get("/").text, 10)
         assert post(web, "services/mail/open").status_code == 503
         assert web.get("/v1/api/dead").status_code == 503
