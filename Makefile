@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-browser run test chaos check build docs screenshots bench bench-quick constraints clean
+.PHONY: help setup setup-browser run test chaos check build docs screenshots bench bench-quick measures constraints clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin
@@ -46,6 +46,9 @@ test: setup ## run the tests; ARGS="tests/unit -x" goes to pytest, JOBS=1 runs t
 
 chaos: setup ## play a seeded chaos run (docs/chaos.md): SECONDS=60 for another length than 600, SEED=7 for the run of an earlier seed
 	$(IN_VENV)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+measures: setup ## play what broke the stock stack against this project (docs/reliability.md): IDS="B1 X3" for some of it
+	$(IN_VENV)/python -m tests.measures $(IDS) $(ARGS)
 
 check: setup ## lint, check the formatting, check the types
 	$(IN_VENV)/ruff check
