@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -84,7 +85,8 @@ def _row(scene: Scene, key: str, service: Mapping[str, Any]) -> Row:
 def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]:
     noted = scene.history.get(key) or {"step": 10, "at": [], "calls": [], "failed": []}
     step, calls, failed = noted["step"], noted["calls"], noted["failed"]
-    speeds = timeline(noted["at"], [number / step for number in calls], scene.at)
+    spans = [step, *(max(step, end - start) for start, end in pairwise(noted["at"]))]  # longer where nobody led
+    speeds = timeline(noted["at"], [number / span for number, span in zip(calls, spans, strict=False)], scene.at)
     all_calls, all_failed = timeline(noted["at"], calls, scene.at), timeline(noted["at"], failed, scene.at)
     shares = [bad / some if some else 0.0 for bad, some in zip(all_failed, all_calls, strict=True)]
     now, failing = service.get("rate"), service.get("error_share")

@@ -80,8 +80,10 @@ def _closed(name: str, service: Service) -> Judged:
     failures, failing = service["consecutive_failures"], service.get("error_share") or 0.0
     failed = failing * 60 * (service.get("rate") or 0.0)
     if failures:
-        text = f"{failures} of {service['failure_threshold']} failures in a row{_why(service)}"
-        return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+        text = f"{failures:,} of {service['failure_threshold']:,} failures in a row{_why(service)}"
+        if failures * 2 >= service["failure_threshold"]:
+            return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+        return Judged("ok", "Closed", text)
     if failing >= WORRYING_SHARE and failed >= WORRYING_FAILURES:
         text = f"{share(failing)} of the last minute's calls failed{_why(service)}"
         return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
