@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
 from seawall.errors import BrokerUnavailable
@@ -93,7 +93,7 @@ class Board:
             self._counting = asyncio.create_task(self._count())
         return await asyncio.shield(self._counting)
 
-    async def follow(self, last_id: str = "") -> AsyncIterator[bytes]:
+    async def follow(self, last_id: str = "") -> AsyncGenerator[bytes]:
         """Messages for one client that has seen `last_id`, until it goes or the process ends."""
         self._streams += 1
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from importlib.resources import files
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -54,6 +55,8 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
         return HTMLResponse(text)
 
     async def events(request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         if not board.has_room:
             raise HTTPException(503, "too many streams are open", {"Retry-After": "10"})
         stream = _stream(board, request.headers.get("last-event-id", ""))
@@ -81,8 +84,9 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
 
 async def _stream(board: Board, last_id: str) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
-    async for message in board.follow(last_id):
-        yield message
+    async with aclosing(board.follow(last_id)) as messages:
+        async for message in messages:
+            yield message
 
 
 async def _letters(desk: Desk, wanted: Wanted) -> tuple[list[dict[str, object]], str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 
 from seawall.supervisor.page.charts import meter, sparkline, strip, timeline
 from seawall.supervisor.page.scene import Scene
-from seawall.supervisor.page.words import Judged, count, judge, latency, length, rate, share
+from seawall.supervisor.page.words import WORRYING_SHARE, Judged, count, judge, latency, length, rate, share
 
 __all__ = ["Button", "Figure", "Row", "letter_buttons", "rows"]
 
@@ -84,7 +85,8 @@ def _row(scene: Scene, key: str, service: Mapping[str, Any]) -> Row:
 def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]:
     noted = scene.history.get(key) or {"step": 10, "at": [], "calls": [], "failed": []}
     step, calls, failed = noted["step"], noted["calls"], noted["failed"]
-    speeds = timeline(noted["at"], [number / step for number in calls], scene.at)
+    spans = [step, *(max(step, end - start) for start, end in pairwise(noted["at"]))]  # longer where nobody led
+    speeds = timeline(noted["at"], [number / span for number, span in zip(calls, spans, strict=False)], scene.at)
     all_calls, all_failed = timeline(noted["at"], calls, scene.at), timeline(noted["at"], failed, scene.at)
     shares = [bad / some if some else 0.0 for bad, some in zip(all_failed, all_calls, strict=True)]
     now, failing = service.get("rate"), service.get("error_share")
@@ -96,7 +98,7 @@ def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]
             "errors",
             share(failing) if failing is not None else UNKNOWN,
             chart=sparkline(shares, "errors", share_label, top=0.25),
-            alarming=bool(failing and failing >= 0.05),
+            alarming=bool(failing and failing >= WORRYING_SHARE),
         ),
     ]
 

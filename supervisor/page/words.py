@@ -8,8 +8,9 @@ from typing import Any
 
 __all__ = ["Headline", "Judged", "count", "headline", "judge", "latency", "length", "rate", "share"]
 
-#: Part of the last minute's calls that failed, from which a service with a closed breaker is worth a look.
-WORRYING_SHARE = 0.05
+#: Part of the last minute's calls that failed, from which a service with a closed breaker is worth a look, and how many
+#: of them there must be: one failed call of two is no news.
+WORRYING_SHARE, WORRYING_FAILURES = 0.05, 3
 #: Seconds that a call may wait for a worker before that is worth a look.
 WORRYING_AGE = 60.0
 
@@ -77,10 +78,13 @@ def _open(name: str, service: Service) -> Judged:
 
 def _closed(name: str, service: Service) -> Judged:
     failures, failing = service["consecutive_failures"], service.get("error_share") or 0.0
+    failed = failing * 60 * (service.get("rate") or 0.0)
     if failures:
-        text = f"{failures} of {service['failure_threshold']} failures in a row{_why(service)}"
-        return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
-    if failing >= WORRYING_SHARE:
+        text = f"{failures:,} of {service['failure_threshold']:,} failures in a row{_why(service)}"
+        if failures * 2 >= service["failure_threshold"]:
+            return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+        return Judged("ok", "Closed", text)
+    if failing >= WORRYING_SHARE and failed >= WORRYING_FAILURES:
         text = f"{share(failing)} of the last minute's calls failed{_why(service)}"
         return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
     if service["queued"] and service["oldest_waiting"] >= WORRYING_AGE:

@@ -56,7 +56,7 @@
       if (byId(id)) morphChildren(byId(id), fragment(html));
     }
     arrange(order);
-    if ("dead" in parts) showLetters();
+    if ("dead" in parts) showLettersSoon();
     describe();
   }
   function arrange(order) {
@@ -81,7 +81,7 @@
   function hear(event) {
     heard = Date.now();
     if (event.type === "message") update(JSON.parse(event.data));
-    if (root.classList.contains("silent")) showLetters();
+    if (root.classList.contains("silent")) showLettersSoon();
     root.classList.remove("silent");
     byId("lost").hidden = true;
     contact("live");
@@ -115,7 +115,11 @@
 
   // --- Dead letters: the list is this reader's own, by the filter.
   const filter = byId("filter");
-  let asked = 0;
+  let asked = 0, soon = 0;
+  function showLettersSoon() { // once a second at the most, and not for nobody
+    soon ||= setTimeout(() => { soon = 0; if (!document.hidden) showLetters(); }, 1000);
+  }
+  document.addEventListener("visibilitychange", showLettersSoon);
   async function showLetters() {
     const mine = ++asked;
     const answer = await fetch(`/?${new URLSearchParams(new FormData(filter))}`).catch(() => null);
@@ -151,21 +155,21 @@
   byId("ask-yes").addEventListener("click", async () => {
     const { post, body, question } = pending;
     byId("ask-yes").disabled = true;
-    const trouble = await send(post, body);
+    const [word, trouble] = await send(post, body);
     byId("ask-yes").disabled = false;
     byId("ask-trouble").textContent = trouble;
     if (trouble) return;
     dialog.close();
-    say(`Done: ${question.replace(/\?$/, "")}`);
+    say(`${word}: ${question.replace(/\?$/, "")}`);
     showLetters();
   });
   async function send(url, body) {
     try {
       const answer = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body });
       if (answer.status === 401) location.assign("/login");
-      return answer.ok ? "" : (await answer.json()).error;
+      return answer.ok ? [answer.status === 202 ? "Started" : "Done", ""] : ["", (await answer.json()).error];
     } catch {
-      return "The web process does not answer. Whether it was done is not known.";
+      return ["", "The web process does not answer. Whether it was done is not known."];
     }
   }
   let hush = 0;

@@ -29,7 +29,7 @@ def shared_house(browser: Browser) -> Iterator[House]:
 
 @pytest.fixture
 def house(shared_house: House) -> House:
-    shared_house.heal()
+    shared_house.heal(forget=True)
     return shared_house
 
 

@@ -127,8 +127,8 @@ class House:
         found: dict[str, Any] = requests.get(f"{self.url}/v1/api/status", timeout=10).json()["services"][key]
         return found
 
-    def heal(self) -> None:
-        """Every service well, every breaker in its first state, no dead letter, nothing paused."""
+    def heal(self, *, forget: bool = False) -> None:
+        """Every service well, every breaker in its first state, no dead letter, nothing paused. `forget` what was counted, too."""
         for key, service in self.services.items():
             service.start()
             service.script("*", Answer())
@@ -136,6 +136,9 @@ class House:
             for verb in ("reset", "resume"):
                 self.post(f"services/{key}/{verb}")
         self.post("dead/purge", service="", reason="")
+        if forget:
+            with self.broker.client() as client:
+                client.delete("seawall:counts", "seawall:history", "seawall:transitions")
 
     def post(self, path: str, **body: Any) -> requests.Response:
         return requests.post(f"{self.url}/v1/api/{path}", json=body, timeout=10)

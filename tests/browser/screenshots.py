@@ -20,6 +20,7 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 #: Bytes of a picture: the repository keeps them all for ever.
 LARGEST = 150_000
 WIDE: ViewportSize = {"width": 1240, "height": 860}
+LOW: ViewportSize = {"width": 1240, "height": 620}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 #: Seconds of traffic before the first picture.
 WARM_UP = 12.0
@@ -65,11 +66,10 @@ SCENES: dict[str, tuple[Callable[[House, Page], None], ViewportSize, bool]] = {
     "healthy": (healthy, WIDE, False),
     "dark": (healthy, WIDE, True),
     "outage": (outage, WIDE, False),
-    "outage-dark": (outage, WIDE, True),
     "phone": (outage, PHONE, False),
     "half-open": (half_open, WIDE, False),
-    "dead-letters": (dead_letters, WIDE, False),
     "lost-contact": (lost_contact, WIDE, False),
+    "dead-letters": (dead_letters, LOW, False),
 }
 
 

@@ -78,8 +78,10 @@ def test_no_worker_at_all_is_worse_than_a_sick_service() -> None:
     ("service", "level", "word", "meaning"),
     [
         ({}, "ok", "Closed", "healthy"),
-        ({"consecutive_failures": 2, "last_error": "Timeout"}, "warn", "Closed", "2 of 5 failures in a row: Timeout"),
+        ({"consecutive_failures": 2, "last_error": "Timeout"}, "ok", "Closed", "2 of 5 failures in a row: Timeout"),
+        ({"consecutive_failures": 3, "last_error": "Timeout"}, "warn", "Closed", "3 of 5 failures in a row: Timeout"),
         ({"error_share": 0.25}, "warn", "Closed", "25 % of the last minute's calls failed"),
+        ({"error_share": 0.5, "rate": 0.03}, "ok", "Closed", "healthy"),
         ({"error_share": None}, "ok", "Closed", "healthy"),
         ({"queued": 2, "workers": 0}, "down", "No worker", "2 calls wait, and no worker serves them"),
         (
