@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test chaos measures check build docs bench bench-quick constraints clean
+.PHONY: help setup setup-browser run test chaos check build docs screenshots bench bench-quick measures constraints clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin
@@ -15,7 +15,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python3.1
 	&& { echo "$$name"; break; }; done)
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything that the other commands need
 
@@ -31,6 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@PYTHONWARNINGS='ignore:Editable installation' \
 		$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all]'
 	@touch $(STAMP)
+
+setup-browser: ## install what the browser tests check accessibility with, by npm; they also need chromium
+	npm install --prefix tests/browser --no-save --no-package-lock --no-audit --no-fund
 
 run: setup ## start the example application; SECONDS=30 ends it by itself, ctrl-C at any time
 	$(IN_VENV)/seawall up examples.caudex.services $(if $(SECONDS),--seconds $(SECONDS)) -- $(IN_VENV)/python -m examples.caudex.run
@@ -77,10 +80,13 @@ docs: setup ## write the tables of docs/configuration.md and docs/commands.md
 	$(IN_VENV)/python -m tests.support.configuration_page
 	$(IN_VENV)/python -m tests.support.commands_page
 
+screenshots: setup ## take the pictures of the page in docs/images/ with chromium, of a house that is started for it
+	$(IN_VENV)/python -m tests.browser.screenshots
+
 constraints: setup ## write the versions installed now into constraints.txt
 	{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude-editable; } > $(VENV)/constraints
 	mv $(VENV)/constraints constraints.txt
 
 clean: ## remove what these commands made: .venv, dist, caches
-	rm -rf $(VENV) $(PEERS) build dist seawall.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) tests/browser/node_modules build dist seawall.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

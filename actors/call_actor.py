@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
 import requests
 
 from seawall.actors.backoff import parse_retry_after, retry_delay, round_delay
@@ -25,6 +26,7 @@ from seawall.actors.redact import path_only
 from seawall.actors.replies import Outcome
 from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import RETRY_AFTER_CAP, Service
+from seawall.actors.tracing import attempting, traced
 from seawall.actors.transport import OriginMismatch
 from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, SeawallError, ServiceUnavailable
 from seawall.supervisor.breaker import State, trial_is_live
@@ -64,7 +66,7 @@ class CallActor:
         attempts and ends are not counted.
         """
         self.service = service
-        self._send = send
+        self._send = traced(send)
         self._view = view
         self._backoff = backoff
         self._uniform = uniform
@@ -79,7 +81,7 @@ class CallActor:
         call = delivered.call
         assert call is not None
         try:
-            delivered.settlement = self._refuse(delivered, call) or self._attempt(delivered, call)
+            delivered.settlement = self._refuse(delivered, call) or self._traced(delivered, call)
         except Exception as error:
             self._log.exception("[%s] call %s met an error that nobody expected", self.service.name, call.id)
             delivered.settlement = self._after_bug(delivered, call, error)
@@ -148,6 +150,10 @@ class CallActor:
             self._count_one("skipped")
             return self._done(call, Outcome(error=refusal(self._view)))
         return Release()
+
+    def _traced(self, delivered: Delivered, call: Call) -> Settlement:
+        with attempting(delivered.delivery, call):
+            return self._attempt(delivered, call)
 
     def _attempt(self, delivered: Delivered, call: Call) -> Settlement:
         one = _Try(delivered, call, self._now(), self._view.generation)
@@ -270,7 +276,7 @@ class CallActor:
             return Bury("outcome unknown", self._outcome(self._last_error(one)), call.reply_to, failed)
         if one.trial:
             tried = one.progress.failed_attempt(one.remembered).history
-            progress = Progress(attempt=one.progress.attempt, round=one.progress.round, history=tried)
+            progress = msgspec.structs.replace(one.progress, history=tried)
             return Release(first=False, progress=progress)
         if call.rounds and failed.round >= call.rounds:
             text = f"[{service.name}] the call failed in {failed.round} round{'' if failed.round == 1 else 's'}: {one.words}"

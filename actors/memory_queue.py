@@ -480,7 +480,8 @@ class MemoryQueue:
             self._put(Put(queue, id, letter.payload, expires_in=expires_in))
             entry = self._queue(queue).entries[id]
             entry.token = next(_lives)  # no delivery of its earlier life has such a token
-            entry.progress = Progress(history=letter.progress.history)
+            if history := letter.progress.history:
+                entry.progress = Progress(history=history, replays=letter.progress.replays + 1)
             self._wake()
             return True
 

@@ -75,6 +75,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Rounds before the call is given up; 0 means until it expires."""
     trial: bool = False
     """The caller took the breaker's trial for this call: a single attempt, let through whatever the state."""
+    trace: tuple[str, ...] = ()
+    """The caller's span, for the worker's to be children of: W3C's `traceparent`, and `tracestate` if there is one."""
     created: float = 0.0
     """The caller's wall clock, for people to read; nothing is decided by it."""
     v: int = RECORD_VERSION
@@ -89,18 +91,22 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How far a call has come. `attempt` counts those of the running round that failed, `round` the rounds that did."""
+    """How far a call has come. `attempt` counts those of the running round that failed, `round` the rounds that did.
+
+    `replays` says how often it was a dead letter, after attempts, that was sent again.
+    """
 
     attempt: int = 0
     round: int = 0
+    replays: int = 0
     history: tuple[Attempt, ...] = ()
     v: int = RECORD_VERSION
 
     def failed_attempt(self, attempt: Attempt) -> Progress:
-        return Progress(attempt=self.attempt + 1, round=self.round, history=self._with(attempt))
+        return Progress(attempt=self.attempt + 1, round=self.round, replays=self.replays, history=self._with(attempt))
 
     def failed_round(self, attempt: Attempt) -> Progress:
-        return Progress(attempt=0, round=self.round + 1, history=self._with(attempt))
+        return Progress(attempt=0, round=self.round + 1, replays=self.replays, history=self._with(attempt))
 
     def _with(self, attempt: Attempt) -> tuple[Attempt, ...]:
         return (*self.history, attempt)[-HISTORY_LENGTH:]

@@ -27,6 +27,7 @@ from seawall.actors.redact import path_only
 from seawall.actors.redirects import MAX_REDIRECTS, follow_up
 from seawall.actors.service import Service
 from seawall.actors.token import TokenSource
+from seawall.actors.tracing import trace_headers
 from seawall.actors.wire import Exchange
 from seawall.errors import TokenUnavailable
 
@@ -114,7 +115,7 @@ class Transport:
         return secrets | dict((token,) if token is not None else ())
 
     def _outgoing(self, call: Call) -> Outgoing:
-        fields = _standard_fields() | by_name(call.headers)
+        fields = _standard_fields() | by_name(call.headers) | trace_headers(call)
         for name in self._never_the_calls:
             fields.pop(name, None)
         if call.body is not None:

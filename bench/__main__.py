@@ -15,7 +15,19 @@ from typing import Any
 from bench.figures import Result, show
 from bench.machine import describe
 from bench.page import RESULTS, write
-from bench.sections import back_to_back, backlog, breakers, idle, memory, observed, outage, stages, throughput, trip
+from bench.sections import (
+    back_to_back,
+    backlog,
+    breakers,
+    idle,
+    memory,
+    observed,
+    outage,
+    page,
+    stages,
+    throughput,
+    trip,
+)
 from bench.services import Broker, Upstream
 from bench.stage import FULL, QUICK, Stage
 
@@ -28,6 +40,7 @@ SECTIONS: dict[str, Callable[[Stage], Result]] = {
     "backlog": backlog.run,
     "outage": outage.run,
     "memory": memory.run,
+    "page": page.run,
     "observed": observed.run,
     "stages": stages.run,
 }

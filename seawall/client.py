@@ -24,6 +24,7 @@ from seawall.actors.service import (
     Service,
     queue_names,
 )
+from seawall.actors.tracing import carried, sending, sending_many
 from seawall.calling import abandon_trial, admit, call_and_wait, default_deadline
 from seawall.declaring import make_service
 from seawall.handles import Handle
@@ -199,6 +200,13 @@ class ResilientServiceClient:
     def _request(self, method: str, path: str, options: WaitOptions) -> requests.Response:
         house = runtimes.current()
         id = new_call_id()
+        with sending(self._service.key, method, path, waited=True) as span:
+            span.is_for(id)
+            response: requests.Response = self._call_and_wait(house, id, method, path, options)
+            span.answered(response)
+            return response
+
+    def _call_and_wait(self, house: runtimes.Runtime, id: str, method: str, path: str, options: WaitOptions) -> Any:
         deadline = options.pop("deadline", None)
         retry_on = retry_rules(options.pop("retry_on", ()))
         prepared = self._prepared(method, path, options, id)
@@ -211,11 +219,10 @@ class ResilientServiceClient:
             trial = admit(house, self._service, id, ends)
             mailbox = house.engine.mailbox.address
             call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
-            response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline, ends)
+            return call_and_wait(house, self._service, call, prepared.original, deadline, ends)
         except BaseException:
             abandon_trial(house, self._service, id)
             raise
-        return response
 
     def enqueue(self, method: str, path: str, **options: Unpack[EnqueueOptions]) -> Handle:
         """Queue the call and return its handle at once; it is delivered through any outage, or becomes a dead letter.
@@ -233,8 +240,7 @@ class ResilientServiceClient:
 
         Raises QueueFull, and BrokerUnavailable within 2 s (it says whether the call may have been queued all the same).
         """
-        prepared = self._background(method, path, options, keep_result=DEFAULT_KEEP_RESULT)
-        answer = enqueue_all(runtimes.current(), self._service, [prepared])[0]
+        answer = self._enqueue(method, path, options, keep_result=DEFAULT_KEEP_RESULT)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -246,17 +252,18 @@ class ResilientServiceClient:
 
         Answers a handle or an exception for each, in order; a call that cannot be prepared is an exception too.
         """
-        return enqueue_all(runtimes.current(), self._service, [self._from_tuple(call) for call in calls])
+        given, service = list(calls), self._service
+        with sending_many(service.key, len(given)):
+            return enqueue_all(runtimes.current(), service, [self._from_tuple(call) for call in given])
 
     def fire(self, method: str, path: str, **options: Unpack[BackgroundCallOptions]) -> None:
         """Queue the call and forget it; takes what `enqueue` takes, apart from `keep_result`.
 
         Raises for wrong arguments only; what cannot be queued is logged and counted.
         """
-        prepared = self._background(method, path, options)
-        house, service = runtimes.current(), self._service
-        answer = enqueue_all(house, service, [prepared])[0]
+        answer = self._enqueue(method, path, options)
         if isinstance(answer, Exception):
+            house, service = runtimes.current(), self._service
             what, times = f"{method} {path_only(path)}", house.count_unqueued(service.key)
             text = "[%s] fire: %s was not queued (%d so far): %s"
             tell(logging.getLogger(service.logger_name), logging.ERROR, text, service.name, what, times, answer)
@@ -320,6 +327,18 @@ class ResilientServiceClient:
         except (TypeError, ValueError) as error:
             return error
 
+    def _enqueue(
+        self, method: str, path: str, options: Mapping[str, Any], *, keep_result: float | None = None
+    ) -> Handle | Exception:
+        service = self._service
+        with sending(service.key, method, path) as span:
+            prepared = self._background(method, path, options, keep_result=keep_result)
+            span.is_for(prepared[0].id)
+            answer = enqueue_all(runtimes.current(), service, [prepared])[0]
+            if isinstance(answer, Exception):
+                span.failed(answer)
+            return answer
+
     def _background(
         self, method: str, path: str, options: Mapping[str, Any], *, keep_result: float | None = None
     ) -> Prepared:
@@ -352,6 +371,7 @@ class ResilientServiceClient:
             redirects=prepared.redirects,
             resend=resend,
             retry_on=retry_on or service.retry_on,
+            trace=carried(),
             **more,
         )
 

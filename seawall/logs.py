@@ -12,6 +12,8 @@ import time
 from collections import deque
 from typing import Any, TextIO
 
+from seawall.actors.tracing import current_ids
+
 __all__ = ["BatchHandler", "JsonFormatter", "TextFormatter", "setup_logging"]
 
 #: What every log record has; anything else was added by the caller and belongs into a JSON line.
@@ -32,6 +34,7 @@ class JsonFormatter(logging.Formatter):
 
     - `time` (UTC, ISO 8601), `level`, `logger`, `message`, and `process`, the name that `seawall up` gave it
     - what the record carries beside it: `service`, `call` and `attempt` for a call's attempts
+    - `trace_id` and `span_id`, where OpenTelemetry has a current span
     - `error`: a traceback, where there is one
     """
 
@@ -48,7 +51,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD} | current_ids()
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)

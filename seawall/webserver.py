@@ -18,7 +18,10 @@ from seawall.errors import ConfigurationError, TokenUnavailable
 from seawall.exits import Exit
 from seawall.settings import SETTINGS, Settings
 from seawall.signals import Signals
-from seawall.supervisor.web import OPEN_PATHS, make_app
+from seawall.supervisor.page.board import Board
+from seawall.supervisor.page.desk import Desk
+from seawall.supervisor.page.session import Sessions
+from seawall.supervisor.web import ENTRANCES, OPEN_PATHS, make_app
 from seawall.supervisor.web_guard import Guard
 
 __all__ = ["address_problem", "serve", "shown_address"]
@@ -34,7 +37,7 @@ BACKLOG = 128
 
 
 def serve(
-    read_fleet: Callable[[], dict[str, Any]],
+    desk: Desk,
     settings: Settings,
     signals: Signals,
     orphaned: Callable[[], bool] = lambda: False,
@@ -46,8 +49,10 @@ def serve(
     """
     listener = _listen(settings)
     host, port = settings.web_host, listener.getsockname()[1]
+    board, token = Board(desk), _token(settings)
+    app = make_app(desk, board, Sessions(token) if token is not None else None)
     config = uvicorn.Config(
-        _guarded(make_app(read_fleet), settings, listener),
+        _guarded(app, token, settings, listener),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -55,7 +60,7 @@ def serve(
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     logger.info("listening on %s port %d, here http://%s", host, port, shown_address(host, port))
-    return asyncio.run(_serve(_Server(config), listener, signals, orphaned))
+    return asyncio.run(_serve(_Server(config), board, listener, signals, orphaned))
 
 
 def shown_address(host: str, port: int) -> str:
@@ -145,13 +150,13 @@ def _token(settings: Settings) -> Callable[[], str] | None:
     return token
 
 
-def _guarded(app: Any, settings: Settings, listener: socket.socket) -> Guard:
+def _guarded(app: Any, token: Callable[[], str] | None, settings: Settings, listener: socket.socket) -> Guard:
     here = _is_here(listener) and not settings.web_open
-    return Guard(app, open_paths=OPEN_PATHS, token=_token(settings), only_here=here, host=settings.web_host)
+    return Guard(app, open_paths=OPEN_PATHS, entrances=ENTRANCES, token=token, only_here=here, host=settings.web_host)
 
 
 async def _serve(
-    server: uvicorn.Server, listener: socket.socket, signals: Signals, orphaned: Callable[[], bool]
+    server: uvicorn.Server, board: Board, listener: socket.socket, signals: Signals, orphaned: Callable[[], bool]
 ) -> Exit | None:
     """Why it ended: OK, or None for a reload. A second signal ends the process here."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -162,6 +167,8 @@ async def _serve(
             os._exit(Exit.CUT_OFF)  # the end of the loop would wait for threads that wait for the broker
         reload = reload or (signals.reload_requested and not server.should_exit)
         server.should_exit = server.should_exit or signals.stop_requested or reload or orphaned()
+        if server.should_exit:
+            board.close()  # its streams have no end of their own
         look = LAST_LOOK_SECONDS if server.should_exit else LOOK_SECONDS
         waiting = asyncio.create_task(asyncio.to_thread(signals.wait, look))
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)

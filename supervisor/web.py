@@ -13,30 +13,42 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable
+from seawall.supervisor.page.actions import action_routes
+from seawall.supervisor.page.board import Board
+from seawall.supervisor.page.desk import Desk
+from seawall.supervisor.page.login import login_routes
+from seawall.supervisor.page.routes import STATIC, page_routes
+from seawall.supervisor.page.session import Sessions
 from seawall.supervisor.web_guard import TRUSTED
 
-__all__ = ["OPEN_PATHS", "make_app"]
+__all__ = ["ENTRANCES", "OPEN_PATHS", "make_app"]
 
 #: The media type of health answers (draft-inadarei-api-health-check).
 HEALTH_TYPE = "application/health+json"
 #: What health checks ask for; they have no token.
 OPEN_PATHS = ("/healthz", "/readyz")
+#: What a browser needs before it is logged in.
+ENTRANCES = ("/login", "/logout", STATIC)
 
 #: Answers the fleet in the documented form of `seawall status --json`. Raises BrokerUnavailable.
 ReadFleet = Callable[[], dict[str, Any]]
 
 
-def make_app(read_fleet: ReadFleet) -> Starlette:
+def make_app(desk: Desk, board: Board, sessions: Sessions | None = None) -> Starlette:
     """The application:
 
+    - `GET /`: the page, kept up to date by `GET /events`; its buttons are POSTs below `/v1/api/`
+    - `GET /metrics`: the numbers for Prometheus
     - `GET /v1/api/status/services`: every service's breaker and queues, by key
     - `GET /v1/api/status`: the same with workers, supervisors and the leader
     - `GET /healthz`: this process runs
     - `GET /readyz`: broker reachable, a supervisor leads, at least one worker; 503 with what is missing otherwise
 
     While the broker is away the first two answer 503 and `{"error": ...}`, as every other mistake is answered. Who may ask is
-    for a `Guard` to decide; whom it does not trust learns from `/readyz` what is missing, and nothing about where it is.
+    for a `Guard` to decide, with `sessions` for browsers; whom it does not trust learns from `/readyz` what is missing, and nothing about where it is.
     """
+
+    read_fleet = desk.fleet
 
     async def services(request: Request) -> JSONResponse:
         return await _answer(lambda: read_fleet()["services"])
@@ -61,6 +73,9 @@ def make_app(read_fleet: ReadFleet) -> Starlette:
             Route("/v1/api/status", fleet),
             Route("/healthz", healthy),
             Route("/readyz", ready),
+            *page_routes(desk, board, with_login=sessions is not None),
+            *action_routes(desk, board),
+            *login_routes(sessions),
         ],
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import logging
 from collections.abc import Callable, Collection, Mapping
+from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["TRUSTED", "Guard"]
+from seawall.supervisor.page.session import COOKIE, Sessions, same_word
+
+__all__ = ["TRUSTED", "WHO", "Guard"]
 
 logger = logging.getLogger("seawall.web")
 
 #: The scope's entry that tells an application whether whoever asks may know more than that something is wrong.
 TRUSTED = "seawall.trusted"
+#: The scope's entry with the name that a person gave at login; empty for programs and for those who gave none.
+WHO = "seawall.who"
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 #: Answers are data for programs: no browser shall keep, frame, guess at, run or pass on any of it.
@@ -30,13 +33,22 @@ _STRICT: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+#: A page may run our own script, style and pictures, and talk to us; its forms say where they come from, to us alone.
+_PAGE = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+}
 
 
 class Guard:
     """Lets these through, and answers everybody else itself:
 
     - everybody, on the `open_paths`;
-    - with a token: who sends it as `Authorization: Bearer <token>`;
+    - everybody who does not come from another site, on the `entrances`: paths, and folders that end with a slash;
+    - with a token: who sends it as `Authorization: Bearer <token>`, or has a cookie of `sessions`;
     - without one and `only_here`: who calls this machine by a name of its own. A page of another site, whose name was made
       to lead here, names itself in its Host header;
     - without one and not `only_here`: everybody.
@@ -50,13 +62,16 @@ class Guard:
         app: ASGIApp,
         *,
         open_paths: Collection[str] = (),
+        entrances: Collection[str] = (),
         token: Callable[[], str] | None = None,
         only_here: bool = True,
         host: str = "",
     ) -> None:
         self._app = app
         self._open = frozenset(open_paths)
+        self._entrances = frozenset(entrances)
         self._token = token
+        self._sessions = Sessions(token) if token is not None else None
         self._only_here = only_here and token is None
         self._host = host.lower()
         self._is_readable = True
@@ -66,35 +81,46 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope["method"], headers)
+        refusal, who = self._stranger(scope["method"], headers), ""
+        if refusal is None and self._token is not None and not self._is_entrance(scope["path"]):
+            refusal, who = self._unknown(self._token, headers)
         if refusal is not None and not (scope["path"] in self._open and scope["method"] in _SAFE):
-            await refusal(scope, receive, _strict(send))
+            await _answer(refusal, scope, headers)(scope, receive, _strict(send))
             return
-        await self._app({**scope, TRUSTED: refusal is None}, receive, _strict(send))
+        await self._app({**scope, TRUSTED: refusal is None, WHO: who}, receive, _strict(send))
 
-    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+    def _is_entrance(self, path: str) -> bool:
+        return path in self._entrances or path[: path.rfind("/") + 1] in self._entrances
+
+    def _stranger(self, method: str, headers: Headers) -> JSONResponse | None:
+        """The answer to who comes from elsewhere, whatever token there is."""
         if self._only_here and not self._is_here(headers.get("host", "")):
             return _no(421, "without a token only this machine is served, under a name of its own such as localhost")
         if method not in _SAFE and not _is_own_page(headers):
             return _no(403, "this comes from a page of another site")
-        return self._token_refusal(headers.getlist("authorization")) if self._token is not None else None
+        return None
 
-    def _token_refusal(self, given: list[str]) -> JSONResponse | None:
-        assert self._token is not None
+    def _unknown(self, ask: Callable[[], str], headers: Headers) -> tuple[JSONResponse | None, str]:
+        """The answer to who has neither token nor cookie; None and a name for who has one."""
+        assert self._sessions is not None
         try:
-            token, was_readable, self._is_readable = self._token(), self._is_readable, True
+            token, was_readable, self._is_readable = ask(), self._is_readable, True
+            who = self._sessions.who(_cookie(headers)) if "authorization" not in headers else None
         except Exception as error:
             if self._is_readable:
                 logger.error("nobody is let in: %s", error)
             self._is_readable = False
-            return _no(503, "the token to compare with cannot be read")
+            return _no(503, "the token to compare with cannot be read"), ""
         if not was_readable:
             logger.warning("the token can be read again")
+        given = headers.getlist("authorization")
         scheme, _, word = (given[0] if len(given) == 1 else "").partition(" ")
-        if scheme.lower() == "bearer" and _same(word.strip(), token):
-            return None
-        text = "this needs the web process's token: Authorization: Bearer TOKEN"
-        return _no(401, text, {"WWW-Authenticate": 'Bearer realm="seawall"'})
+        if who is not None or (scheme.lower() == "bearer" and same_word(word.strip(), token)):
+            return None, who or ""
+        text = (
+            "this needs the web process's token: Authorization: Bearer TOKEN, or a browser that is logged in at /login"
+        )
+        return _no(401, text, {"WWW-Authenticate": 'Bearer realm="seawall"'}), ""
 
     def _is_here(self, host: str) -> bool:
         """Whether a Host header names this machine; a client that sends none is no browser."""
@@ -116,17 +142,26 @@ def _is_own_page(headers: Headers) -> bool:
     return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower() != ""
 
 
-def _same(given: str, token: str) -> bool:
-    """In a time that tells nothing about either."""
-    ours, theirs = (hashlib.sha256(word.encode("utf-8", "surrogateescape")).digest() for word in (token, given))
-    return hmac.compare_digest(ours, theirs)
+def _cookie(headers: Headers) -> str:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
+
+
+def _answer(refusal: JSONResponse, scope: Scope, headers: Headers) -> Response:
+    """A person who opens the page is led to the login; everybody else is told."""
+    wants_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+    return RedirectResponse("/login", 303) if refusal.status_code == 401 and wants_page else refusal
 
 
 def _strict(send: Send) -> Send:
     async def strict(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _STRICT.items():
+            is_page = headers.get("content-type", "").startswith("text/html")
+            for name, value in {**_STRICT, **(_PAGE if is_page else {})}.items():
                 headers[name] = value
         await send(message)
 

@@ -41,7 +41,7 @@ elseif verb == 'replay' then
   local readable, progress = pcall(cmsgpack.unpack, redis.call('HGET', Q .. 'dead:prog', id) or '')
   drop(id)
   if readable and type(progress) == 'table' and progress.history then
-    progress.attempt, progress.round = nil, nil
+    progress.attempt, progress.round, progress.replays = nil, nil, (tonumber(progress.replays) or 0) + 1
     redis.call('HSET', Q .. 'prog', id, cmsgpack.pack(progress))
   end
   redis.call('DEL', P .. 'done:' .. id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ import click
 import requests
 
 from seawall.boot import boot
+from seawall.cli.completion import complete_service
 from seawall.cli.options import module_option, settings_options
 from seawall.client import ResilientServiceClient
 from seawall.direct import ran_here
@@ -26,13 +28,14 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(short_help="Call a service through its queue, like a small curl.")
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @click.argument("method")
 @click.argument("path")
 @click.option("-d", "--data", metavar="TEXT", help="A body; @FILE reads it from a file, @- from standard input.")
 @click.option("-j", "--json", "json_text", metavar="JSON", help="A JSON body, with its Content-Type.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header; may be repeated.")
 @click.option("-i", "--include", is_flag=True, help="Print the answer's status and headers too.")
+@click.option("--as-json", is_flag=True, help="Print the whole answer, or why there is none, as one JSON object.")
 @click.option("--timeout", type=_POSITIVE, metavar="SECONDS", help="For one attempt. [default: the service's]")
 @click.option("--deadline", type=_POSITIVE, metavar="SECONDS", help="For all of it.")
 @module_option
@@ -46,6 +49,7 @@ def call(
     json_text: str | None,
     headers: tuple[str, ...],
     include: bool,
+    as_json: bool,
     timeout: float | None,
     deadline: float | None,
     **arguments: Any,
@@ -69,12 +73,18 @@ def call(
         response = error.response
     except requests.RequestException as error:
         click.echo(f"seawall: {_named(error)}", err=True)
+        if as_json:
+            click.echo(json.dumps({"service": service, "error": type(error).__name__, "message": _named(error)}))
         return Exit.UNAVAILABLE
     if ran_here():
         click.echo("seawall: the broker is away; this process made the call itself", err=True)
-    if include:
-        _print_head(response, time.monotonic() - started)
-    _print_body(response)
+    seconds = time.monotonic() - started
+    if as_json:
+        click.echo(json.dumps(_as_json(service, response, seconds)))
+    else:
+        if include:
+            _print_head(response, seconds)
+        _print_body(response)
     return Exit.OK if response.status_code < 400 else Exit.FAILED
 
 
@@ -139,6 +149,16 @@ def _named(error: Exception) -> str:
     """The error with its kind, without addresses of objects as some libraries' texts have them."""
     text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>:? ?", "", str(error))
     return f"{type(error).__name__}: {text}"
+
+
+def _as_json(service: str, response: requests.Response, seconds: float) -> dict[str, Any]:
+    """The answer; its body as text where it is UTF-8, else as `body_base64`."""
+    try:
+        body = {"body": response.content.decode()}
+    except UnicodeDecodeError:
+        body = {"body_base64": base64.b64encode(response.content).decode()}
+    about = {"service": service, "status": response.status_code, "reason": response.reason}
+    return about | {"headers": dict(response.headers), "seconds": round(seconds, 6)} | body
 
 
 def _print_head(response: requests.Response, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import click
 
 from seawall.check import run_checks
-from seawall.cli.options import modules_argument, settings_options
+from seawall.cli.options import json_option, modules_argument, settings_options
 from seawall.exits import Exit
 from seawall.kinds import Problem
 from seawall.redis_link import shown_url
 from seawall.runtime import registry
 from seawall.schedules import registry as schedules
 from seawall.settings import Settings, read_settings
+from seawall.ticks import Ticks
 
 __all__ = ["check"]
 
@@ -25,23 +27,44 @@ _COLORS = {"error": "red", "warning": "yellow"}
 @click.command(short_help="Find what is wrong before anything starts.")
 @modules_argument
 @click.option("--show", is_flag=True, help="Print every setting, its value and where it came from, and every schedule.")
+@json_option
 @settings_options
-def check(modules: tuple[str, ...], show: bool, **arguments: Any) -> int:
+def check(modules: tuple[str, ...], show: bool, as_json: bool, **arguments: Any) -> int:
     """Find what is wrong with settings, services and broker, before anything starts.
 
     Imports each MODULE, as `up` and `worker` would. Exits with 1 when there is an error; warnings are only printed.
     """
     settings, found = read_settings(arguments)
-    found = [*found, *run_checks(settings, modules)]
+    found = list(dict.fromkeys([*found, *run_checks(settings, modules)]))
+    errors = sum(problem.severity == "error" for problem in found)
+    if as_json:
+        click.echo(json.dumps(_as_json(settings, found, show), indent=2))
+        return Exit.FAILED if errors else Exit.OK
     if show:
         _show(settings.rows())
         _show_schedules(settings)
-    for problem in dict.fromkeys(found):
+    for problem in found:
         click.echo(click.style(f"{problem.severity}: ", fg=_COLORS[problem.severity], bold=True) + str(problem))
-    errors = sum(problem.severity == "error" for problem in found)
     if not errors:
         click.echo(_verdict(settings, found))
     return Exit.FAILED if errors else Exit.OK
+
+
+def _as_json(settings: Settings, found: list[Problem], show: bool) -> dict[str, Any]:
+    """In the form that docs/commands.md has; settings and schedules only if they are asked for."""
+    shown: dict[str, Any] = {
+        "ok": not any(problem.severity == "error" for problem in found),
+        "problems": [{"severity": one.severity, "setting": one.setting, "text": one.text} for one in found],
+    }
+    if show:
+        shown["settings"] = [
+            {"name": name, "value": value, "source": source} for name, value, source in settings.rows()
+        ]
+        shown["schedules"] = [
+            {"name": name, "service": service, "when": str(ticks), "next_at": ticks.after(time.time())}
+            for name, (service, ticks) in _known_schedules(settings).items()
+        ]
+    return shown
 
 
 def _show(rows: list[tuple[str, str, str]]) -> None:
@@ -52,10 +75,14 @@ def _show(rows: list[tuple[str, str, str]]) -> None:
     click.echo()
 
 
-def _show_schedules(settings: Settings) -> None:
-    """Those of the file and of the modules that were named; code wins."""
+def _known_schedules(settings: Settings) -> dict[str, tuple[str, Ticks]]:
+    """Service and ticks by name, of the file and of the modules that were named; code wins."""
     known = {table.name: (table.values["service"], table.ticks) for table in settings.schedules}
-    known |= {schedule.name: (schedule.service.key, schedule.ticks) for schedule in schedules.all()}
+    return known | {schedule.name: (schedule.service.key, schedule.ticks) for schedule in schedules.all()}
+
+
+def _show_schedules(settings: Settings) -> None:
+    known = _known_schedules(settings)
     for name, (service, ticks) in known.items():
         moment = ticks.after(time.time())
         comes = "never" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"

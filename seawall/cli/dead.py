@@ -9,21 +9,21 @@ from typing import Any
 
 import click
 
-from seawall.actors.queue_store import DeadLetter
-from seawall.actors.record import Malformed, TooNew, decode_call
-from seawall.actors.redact import path_only, redact_headers
-from seawall.actors.service import DEFAULT_EXPIRES_IN, service_of_queue
+from seawall.actors.service import service_of_queue
 from seawall.boot import boot
-from seawall.cli.dead_letters import Chosen, chosen, filter_options, letters, take_filter
+from seawall.cli.dead_letters import Chosen, chosen, filter_options, find, letters, take_filter
+from seawall.cli.dead_rows import letter_details, letter_row, replay_letter
+from seawall.cli.dead_shown import described, with_body
 from seawall.cli.groups import Group
-from seawall.cli.options import settings_options
+from seawall.cli.noting import note
+from seawall.cli.options import json_option, settings_options
 from seawall.cli.pacing import Pace
 from seawall.cli.replaying import StopSignals, Tally, progress, send_again
 from seawall.cli.tables import duration
 from seawall.cli.values import calls_a_second, reads
 from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
-from seawall.runtime import Runtime, registry
+from seawall.runtime import Runtime
 
 __all__ = ["dead"]
 
@@ -41,7 +41,7 @@ def list_(as_json: bool, limit: int | None, **arguments: Any) -> None:
     """List dead letters, service by service, the oldest first: id, age, service, reason and request."""
     wanted = take_filter(arguments)
     found = letters(_boot(arguments).engine.queue, wanted)
-    rows = map(_row, islice(found, limit))
+    rows = map(letter_row, islice(found, limit))
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -53,15 +53,22 @@ def list_(as_json: bool, limit: int | None, **arguments: Any) -> None:
 
 @click.command(short_help="Print one, with its attempts and its request.")
 @click.argument("id")
+@click.option("--body", is_flag=True, help="The request's body too, secrets and all.")
+@json_option
 @settings_options
-def show(id: str, **arguments: Any) -> int:
-    """Print the dead letter ID as JSON, with its attempts and its request, without secrets."""
+def show(id: str, body: bool, as_json: bool, **arguments: Any) -> int:
+    """Print the dead letter ID, with its attempts and its request, without secrets.
+
+    ID may be the beginning of one, if no other begins so.
+    """
     runtime = _boot(arguments)
-    letter = next((letter for letter in letters(runtime.engine.queue) if letter.id == id), None)
+    letter = find(runtime.engine.queue, id)
     if letter is None:
         _tell_missing(id)
         return Exit.FAILED
-    click.echo(json.dumps(_row(letter) | _details(letter, runtime), indent=2))
+    details = letter_details(letter, runtime)
+    shown = letter_row(letter) | (with_body(letter, details) if body else details)
+    click.echo(json.dumps(shown, indent=2) if as_json else described(shown))
     return Exit.OK
 
 
@@ -77,9 +84,10 @@ def show(id: str, **arguments: Any) -> int:
     metavar="NUMBER",
     help="Calls a second; 0 for as fast as possible.",
 )
+@json_option
 @filter_options
 @settings_options
-def replay(ids: tuple[str, ...], everything: bool, rate: float, **arguments: Any) -> int:
+def replay(ids: tuple[str, ...], everything: bool, rate: float, as_json: bool, **arguments: Any) -> int:
     """Queue dead letters again: those named, or all that match.
 
     They keep their ids and Idempotency-Keys, and start with their first attempt. Their time to expire begins anew.
@@ -90,7 +98,9 @@ def replay(ids: tuple[str, ...], everything: bool, rate: float, **arguments: Any
     runtime, found = _pick(arguments, ids, everything)
     tally = Tally(total=len(found))
     with StopSignals() as signals:
-        _replay_all(runtime, found, tally, Pace(rate, sleep=signals.wait), signals)
+        _replay_all(runtime, found, tally, Pace(rate, sleep=signals.wait), signals, as_json=as_json)
+    if tally.queued:
+        note(runtime, "replay", _one_service(found), str(tally))
     if tally.left:
         return signals.exit_code
     return Exit.OK if tally.queued == max(len(found), len(set(ids))) else Exit.FAILED
@@ -100,15 +110,20 @@ def replay(ids: tuple[str, ...], everything: bool, rate: float, **arguments: Any
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
 @filter_options
 @settings_options
-def purge(ids: tuple[str, ...], everything: bool, yes: bool, **arguments: Any) -> int:
+def purge(ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool, **arguments: Any) -> int:
     """Forget dead letters for good: those named, or all that match."""
     runtime, found = _pick(arguments, ids, everything)
     if found and not yes:
-        click.confirm(f"Forget {len(found)} dead letter{'' if len(found) == 1 else 's'} for good?", abort=True)
+        click.confirm(
+            f"Forget {len(found)} dead letter{'' if len(found) == 1 else 's'} for good?", abort=True, err=as_json
+        )
     done = sum(runtime.engine.queue.purge(letter.queue, letter.id) for letter in found)
-    click.echo(f"{done} forgotten")
+    click.echo(json.dumps({"forgotten": done}) if as_json else f"{done} forgotten")
+    if done:
+        note(runtime, "purge", _one_service(found), f"{done} forgotten")
     return Exit.OK if done == max(len(found), len(set(ids))) else Exit.FAILED
 
 
@@ -139,11 +154,19 @@ def _pick(arguments: dict[str, Any], ids: tuple[str, ...], everything: bool) -> 
     return runtime, found
 
 
+def _one_service(found: list[Chosen]) -> str:
+    """The service of all of them; empty where there are several."""
+    services = {service_of_queue(letter.queue) for letter in found}
+    return services.pop() if len(services) == 1 else ""
+
+
 def _tell_missing(id: str) -> None:
     click.echo(f"seawall: there is no dead letter {id}", err=True)
 
 
-def _replay_all(runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace, signals: StopSignals) -> None:
+def _replay_all(
+    runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace, signals: StopSignals, *, as_json: bool
+) -> None:
     """Until the last of them or a signal. Says what was done, and what is left, whatever ends it."""
     perhaps = ""
     try:
@@ -151,7 +174,7 @@ def _replay_all(runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace,
             send_again(
                 found,
                 tally,
-                lambda letter: _replay(runtime, letter),
+                lambda letter: replay_letter(runtime, letter),
                 pace=pace,
                 stopped=lambda: signals.stop_requested,
                 step=step,
@@ -160,45 +183,9 @@ def _replay_all(runtime: Runtime, found: list[Chosen], tally: Tally, pace: Pace,
         perhaps = ", and perhaps one more" if error.written else ""
         raise
     finally:
-        click.echo(f"{tally}{perhaps}")
+        click.echo(json.dumps(tally.as_json()) if as_json else f"{tally}{perhaps}")
         if tally.left:
             click.echo(f"seawall: {tally.left} left; the same command queues them", err=True)
-
-
-def _replay(runtime: Runtime, letter: Chosen) -> bool:
-    declared = registry.find(service_of_queue(letter.queue))
-    expires_in = declared.expires_in if declared is not None else DEFAULT_EXPIRES_IN
-    return runtime.engine.queue.replay(letter.queue, letter.id, expires_in)
-
-
-def _row(letter: DeadLetter) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": letter.id,
-        "service": service_of_queue(letter.queue) or letter.queue,
-        "reason": letter.reason,
-        "died_at": letter.at,
-        "rounds": letter.progress.round,
-        "last_error": letter.progress.history[-1].outcome if letter.progress.history else None,
-        "method": None,
-        "path": None,
-    }
-    try:
-        call = decode_call(letter.payload)
-    except (Malformed, TooNew):
-        return row
-    return row | {"method": call.method, "path": path_only(call.target)}
-
-
-def _details(letter: DeadLetter, runtime: Runtime) -> dict[str, Any]:
-    """Attempts, and the request as far as it may be seen and can be read."""
-    attempts = [{"at": one.at, "outcome": one.outcome, "took": one.took} for one in letter.progress.history]
-    try:
-        call = decode_call(letter.payload)
-    except (Malformed, TooNew) as error:
-        return {"attempts": attempts, "request": None, "unreadable": str(error)}
-    headers = redact_headers(call.headers, token_header=runtime.settings.internal_token_header)
-    request = {"origin": call.origin, "headers": dict(headers), "body_bytes": len(call.body or b"")}
-    return {"attempts": attempts, "request": request}
 
 
 def _shown(row: dict[str, Any]) -> tuple[str, ...]:

@@ -14,12 +14,25 @@ from seawall.actors.queue_store import DeadLetter, QueueStore
 from seawall.actors.record import Malformed, TooNew, decode_call
 from seawall.actors.redact import path_only
 from seawall.actors.service import service_of_queue
+from seawall.cli.completion import complete_service
 from seawall.cli.values import age, reads
+from seawall.kinds import nearest
 
-__all__ = ["Chosen", "Filter", "chosen", "filter_options", "letters", "take_filter"]
+__all__ = ["Chosen", "Filter", "chosen", "filter_options", "find", "letters", "take_filter"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+#: What a call dies of here. Another release may know others, so that a word like none of these may be asked for.
+REASONS = (
+    "expired",
+    "failed",
+    "malformed",
+    "no actor",
+    "outcome unknown",
+    "poison",
+    "rejected",
+    "rounds used up",
+)
 #: Dead letters read from the broker at once.
 PAGE = 100
 
@@ -87,7 +100,7 @@ def filter_options(command: Command) -> Command:
             "--path", metavar="PATTERN", help="Only those whose path, without its query, matches: '/items/*'."
         ),
         click.option("--reason", metavar="REASON", help="Only those with this reason."),
-        click.option("--service", metavar="KEY", help="Only those of this service."),
+        click.option("--service", metavar="KEY", shell_complete=complete_service, help="Only those of this service."),
     ):
         command = add(command)
     return command
@@ -96,6 +109,8 @@ def filter_options(command: Command) -> Command:
 def take_filter(arguments: dict[str, Any]) -> Filter:
     """The filter that was asked for, taken out of a command's keywords. Raises click's usage errors."""
     wanted = Filter(**{field.name: arguments.pop(field.name) for field in fields(Filter)})
+    if wanted.reason is not None and wanted.reason not in REASONS and (hint := nearest(wanted.reason, REASONS)):
+        raise click.UsageError(f"no dead letter has the reason {wanted.reason!r}{hint}")
     if wanted.older_than is not None and wanted.newer_than is not None and wanted.older_than >= wanted.newer_than:
         raise click.UsageError("nothing can match: --older-than must be a shorter time than --newer-than")
     return wanted
@@ -112,6 +127,20 @@ def letters(store: QueueStore, wanted: Filter = Filter(), now: float | None = No
         while page := store.dead_letters(queue, offset, PAGE):
             yield from (letter for letter in page if wanted.matches(letter, now))
             offset += len(page)
+
+
+def find(store: QueueStore, id: str) -> DeadLetter | None:
+    """The one with this id, else the only one whose id begins so. Raises click's usage errors where there are several."""
+    begins = []
+    for letter in letters(store):
+        if letter.id == id:
+            return letter
+        if letter.id.startswith(id):
+            begins.append(letter)
+    if len(begins) > 1:
+        listed = ", ".join(letter.id for letter in begins[:3]) + (", ..." if len(begins) > 3 else "")
+        raise click.UsageError(f"{len(begins)} dead letters begin with {id!r}: {listed}")
+    return begins[0] if begins else None
 
 
 def chosen(store: QueueStore, wanted: Filter, ids: Collection[str] = ()) -> list[Chosen]:

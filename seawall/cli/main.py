@@ -12,12 +12,14 @@ import click
 import requests
 from redis.exceptions import RedisError
 
-from seawall.cli.breakers import breaker
+from seawall.cli.breakers import breaker, pause, resume
 from seawall.cli.calls import call
 from seawall.cli.checks import check
+from seawall.cli.completion import completion
 from seawall.cli.dead import dead
 from seawall.cli.demo import demo
 from seawall.cli.groups import Group
+from seawall.cli.health import health_command
 from seawall.cli.processes import supervisor, web, worker
 from seawall.cli.status import status
 from seawall.cli.up import up
@@ -30,7 +32,8 @@ __all__ = ["cli", "main"]
 SECTIONS: dict[str, Sequence[click.Command]] = {
     "Everything on one host": (up, demo),
     "One process each, as in the Procfile": (worker, supervisor, web),
-    "For people": (status, call, breaker, dead, check),
+    "For people": (status, call, breaker, pause, resume, dead, check),
+    "For other programs": (health_command, completion),
 }
 
 

@@ -9,7 +9,7 @@ import click
 
 from seawall.settings import SETTINGS
 
-__all__ = ["child_options", "module_option", "modules_argument", "setting_option", "settings_options"]
+__all__ = ["child_options", "json_option", "module_option", "modules_argument", "setting_option", "settings_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,6 +49,11 @@ def module_option(command: Command) -> Command:
     """--module, for commands whose arguments are something else."""
     text = "A module that declares the service; may be given several times. Services of seawall.toml need none."
     return click.option("-m", "--module", "modules", multiple=True, metavar="MODULE", help=text)(command)
+
+
+def json_option(command: Command) -> Command:
+    """--json, which reaches the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def child_options(command: Command) -> Command:

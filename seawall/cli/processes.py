@@ -15,7 +15,6 @@ from seawall.broker_check import BrokerWatch
 from seawall.cli.options import child_options, modules_argument, setting_option, settings_options
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
-from seawall.fleet import read_fleet
 from seawall.runtime import Runtime, registry
 from seawall.signals import ParentWatch, Signals
 from seawall.supervising import make_supervisor
@@ -86,23 +85,24 @@ def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, 
     return code
 
 
-@click.command(short_help="Answer status and health over HTTP.")
+@click.command(short_help="Serve the status page, metrics and health.")
 @modules_argument
 @setting_option("web_port", "--port", metavar="PORT", help="The port to listen on; 0 takes a free one.")
 @setting_option("web_host", "--host", metavar="ADDRESS", help="The address to listen on.")
 @settings_options
 @child_options
 def web(modules: tuple[str, ...], parent: int, process_name: str | None, **arguments: Any) -> int:
-    """Answer the fleet's status and health over HTTP.
+    """Serve the status page, the fleet's numbers and health over HTTP.
 
-    GET /v1/api/status/services: every service's breaker and queues. /v1/api/status: the same with workers and
+    GET /: the page, with buttons. /metrics: for Prometheus. /v1/api/status/services: every service's breaker and queues. /v1/api/status: the same with workers and
     supervisors, as `seawall status --json`. /healthz: this process runs. /readyz: broker, supervisor and workers are
     there, else 503 with what is missing.
 
     Beyond this machine (--host) all but the last two need the token of SEAWALL_WEB_TOKEN or SEAWALL_WEB_TOKEN_FILE, as
-    Authorization: Bearer TOKEN.
+    Authorization: Bearer TOKEN or, in a browser, at /login.
     """
     try:
+        from seawall.cli.desk import FleetDesk
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError("the web process needs its extra: pip install 'seawall[server]'") from error
@@ -111,11 +111,7 @@ def web(modules: tuple[str, ...], parent: int, process_name: str | None, **argum
         settings, runtime = boot(
             arguments, modules, process="web", name=process_name, watch=watch, importing=signals.starting()
         )
-
-        def read() -> dict[str, Any]:
-            return read_fleet(runtime, registry).as_json()
-
-        code = serve(read, settings, signals, _useless(parent, watch))
+        code = serve(FleetDesk(runtime), settings, signals, _useless(parent, watch))
         _close(runtime)
     watch.raise_refusal()
     if code is None:

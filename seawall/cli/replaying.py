@@ -15,6 +15,7 @@ from seawall.cli.dead_letters import Chosen
 from seawall.cli.pacing import Pace
 from seawall.exits import Exit
 from seawall.signals import Signals
+from seawall.supervisor.page.desk import Progress
 
 __all__ = ["StopSignals", "Tally", "progress", "send_again"]
 
@@ -41,17 +42,15 @@ class StopSignals(Signals):
 
 
 @dataclass(slots=True)
-class Tally:
-    """What has come of `total` letters so far; `gone` ones were no longer there when their turn came."""
-
-    total: int
-    queued: int = 0
-    gone: int = 0
-    empty: int = 0
+class Tally(Progress):
+    """What has come of `total` letters so far."""
 
     @property
     def left(self) -> int:
-        return self.total - self.queued - self.gone - self.empty
+        return self.total - self.done
+
+    def as_json(self) -> dict[str, int]:
+        return {"queued": self.queued, "gone": self.gone, "empty": self.empty, "left": self.left}
 
     def __str__(self) -> str:
         gone = f", {self.gone} gone meanwhile" if self.gone else ""
@@ -61,7 +60,7 @@ class Tally:
 
 def send_again(
     letters: Sequence[Chosen],
-    tally: Tally,
+    tally: Progress,
     replay: Callable[[Chosen], bool],
     *,
     pace: Pace,

@@ -42,7 +42,7 @@ def _rows(settings: Settings, fleet: Fleet, server: EmbeddedServer | None, web: 
         from seawall.webserver import shown_address
 
         address = shown_address(settings.web_host, settings.web_port)
-        rows.append(("status", f"http://{address}/v1/api/status/services"))
+        rows.append(("status", f"http://{address}/"))
     services = registry.all()
     wide = max((len(service.key) for service in services), default=0)
     shown = [f"{service.key:<{wide}}  {service.origin}" for service in services]

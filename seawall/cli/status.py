@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import click
 
 from seawall.boot import boot
+from seawall.cli.completion import complete_service
 from seawall.cli.options import modules_argument, settings_options
 from seawall.cli.tables import console, duration
-from seawall.errors import BrokerUnavailable
+from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.exits import Exit
 from seawall.fleet import COUNTED, Fleet, ServiceLine, read_fleet
+from seawall.kinds import nearest
 from seawall.runtime import Runtime, registry
 
 __all__ = ["fleet_table", "status"]
@@ -27,11 +32,21 @@ _NUMBERS = {"QUEUED": "queued", "HELD": "held", "LATER": "due_later", "RUNNING":
 
 @click.command(short_help="Show breakers, queues, workers and supervisors.")
 @modules_argument
+@click.option(
+    "--service",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    shell_complete=complete_service,
+    help="Only this service; may be given several times.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch one object a line.")
 @click.option("--watch", is_flag=True, help="Stay until ctrl-C, and update every second.")
 @click.option("--check", "check_open", is_flag=True, help="Exit with 1 when a breaker is not closed.")
 @settings_options
-def status(modules: tuple[str, ...], as_json: bool, watch: bool, check_open: bool, **arguments: Any) -> int:
+def status(
+    modules: tuple[str, ...], keys: tuple[str, ...], as_json: bool, watch: bool, check_open: bool, **arguments: Any
+) -> int:
     """Show breakers, queues, workers and supervisors of the whole fleet.
 
     QUEUED calls wait for a worker, HELD ones for an open breaker, LATER ones for their next attempt; DEAD ones are
@@ -40,9 +55,10 @@ def status(modules: tuple[str, ...], as_json: bool, watch: bool, check_open: boo
     if watch and check_open:
         raise click.UsageError("--watch and --check exclude each other")
     _, runtime = boot(arguments, modules, process="status", for_people=True)
+    read = partial(_read, runtime, keys)
     if watch:
-        return _watch(runtime, as_json)
-    fleet = read_fleet(runtime, registry)
+        return _watch(read, as_json)
+    fleet = read()
     if as_json:
         click.echo(json.dumps(fleet.as_json(), indent=2))
     else:
@@ -51,48 +67,61 @@ def status(modules: tuple[str, ...], as_json: bool, watch: bool, check_open: boo
     return Exit.FAILED if check_open and sick else Exit.OK
 
 
-def _watch(runtime: Runtime, as_json: bool) -> int:
+def _read(runtime: Runtime, keys: tuple[str, ...]) -> Fleet:
+    """The fleet, with these services only if any are named. Raises ConfigurationError for a service that nobody knows."""
+    fleet = read_fleet(runtime, registry)
+    if not keys:
+        return fleet
+    known = [line.key for line in fleet.services]
+    for key in keys:
+        if key not in known:
+            listed = ", ".join(known) or "none; its workers have not started yet"
+            raise ConfigurationError(f"no service {key!r} is known{nearest(key, known)} (known: {listed})")
+    return replace(fleet, services=[line for line in fleet.services if line.key in keys])
+
+
+def _watch(read: Callable[[], Fleet], as_json: bool) -> int:
     """Until ctrl-C. An outage of the broker is shown, and survived."""
     try:
         if as_json:
-            _watch_lines(runtime)
+            _watch_lines(read)
         else:
-            _watch_table(runtime)
+            _watch_table(read)
     except KeyboardInterrupt:
         return Exit.OK
 
 
-def _watch_lines(runtime: Runtime) -> NoReturn:
+def _watch_lines(read: Callable[[], Fleet]) -> NoReturn:
     while True:
         try:
-            shown = read_fleet(runtime, registry).as_json()
+            shown = read().as_json()
         except BrokerUnavailable as error:
             shown = {"error": str(error)}
         click.echo(json.dumps(shown))
         time.sleep(WATCH_SECONDS)
 
 
-def _watch_table(runtime: Runtime) -> NoReturn:
+def _watch_table(read: Callable[[], Fleet]) -> NoReturn:
     from rich.live import Live
 
     screen = console()
     if not sys.stdout.isatty():
         while True:
-            screen.print(_view(runtime))
+            screen.print(_view(read))
             time.sleep(WATCH_SECONDS)
     with Live(console=screen, auto_refresh=False) as live:
         while True:
-            live.update(_view(runtime), refresh=True)
+            live.update(_view(read), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
-def _view(runtime: Runtime) -> Any:
+def _view(read: Callable[[], Fleet]) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     clock = time.strftime("%H:%M:%S")
     try:
-        fleet = read_fleet(runtime, registry)
+        fleet = read()
     except BrokerUnavailable as error:
         return Text(f"{clock}  {error}", style="bold red")
     return Group(fleet_table(fleet), _footer(fleet, clock))

@@ -53,7 +53,7 @@ def test_one_screen_says_where_everything_is_and_its_lines_work(fleet: Fleet) ->
     assert "embedded Valkey, data in .seawall/broker" in screen
     assert re.search(r"services +shop +http://127\.0\.0\.1:\d+\n", screen)
     (address,) = re.findall(r"status +(http://\S+)\n", screen)
-    lines = requests.get(address, timeout=5).json()
+    lines = requests.get(f"{address}v1/api/status/services", timeout=5).json()
     assert list(lines) == ["shop"]
     assert lines["shop"]["workers"] == 2
     to_try = [line.strip() for line in screen.partition("in another terminal:\n")[2].splitlines() if line.strip()][:2]

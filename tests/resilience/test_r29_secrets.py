@@ -62,7 +62,7 @@ def snapshot(server: PrivateRedis) -> bytes:
 
 def show(id: str, fleet: Fleet) -> str:
     """The dead letter, as people see it."""
-    command = [sys.executable, "-m", "seawall", "dead", "show", id]
+    command = [sys.executable, "-m", "seawall", "dead", "show", id, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=fleet.folder, env=fleet.environ)
     assert done.returncode == 0, done.stderr
     assert "/broken" in done.stdout

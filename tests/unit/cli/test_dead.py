@@ -109,7 +109,7 @@ def test_fields_of_a_letter_stay_as_they_are(dead: Letters) -> None:
     assert {name: row[name] for name in ("id", "service", "reason", "rounds", "method", "path")} == {
         "id": id, "service": "shop", "reason": "rounds used up", "rounds": 0, "method": "POST", "path": "/pay",
     }  # fmt: skip
-    shown = json.loads(dead.run("show", id).out)
+    shown = json.loads(dead.run("show", id, "--json").out)
     assert shown | row == shown
     assert shown["request"]["headers"] == {"Idempotency-Key": id, "X-Api-Key": "***", "X-Trace": "abc"}
     assert dead.run("show", "nobody") == Ran(Exit.FAILED, "", "seawall: there is no dead letter nobody\n")

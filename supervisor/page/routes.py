@@ -1,0 +1,97 @@
+"""The page itself, its stream, its files, and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib.resources import files
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.supervisor.page.actions import LETTERS
+from seawall.supervisor.page.board import Board
+from seawall.supervisor.page.desk import REASONS, Desk, Wanted
+from seawall.supervisor.page.render import render_template
+from seawall.supervisor.web_guard import WHO
+
+__all__ = ["STATIC", "page_routes"]
+
+#: Where the page's own files lie; they hold nothing to hide.
+STATIC = "/static/"
+
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+
+
+def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
+    assets = {
+        one.name: (one.read_bytes(), _TYPES[one.name.rpartition(".")[2]])
+        for one in files("seawall.supervisor").joinpath("static").iterdir()
+        if one.name.rpartition(".")[2] in _TYPES
+    }
+
+    async def page(request: Request) -> HTMLResponse:
+        shown = await board.shown()
+        wanted = Wanted(request.query_params.get("service", ""), request.query_params.get("reason", ""))
+        letters, trouble = await _letters(desk, wanted)
+        text = render_template(
+            "page.html",
+            parts=shown.parts,
+            order=shown.order,
+            letters=letters[:LETTERS],
+            more=len(letters) > LETTERS,
+            trouble=trouble,
+            wanted=wanted,
+            keys=[name.removeprefix("service-") for name in shown.order],
+            reasons=REASONS,
+            who=request.scope.get(WHO, ""),
+            with_login=with_login,
+        )
+        return HTMLResponse(text)
+
+    async def events(request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        if not board.has_room:
+            raise HTTPException(503, "too many streams are open", {"Retry-After": "10"})
+        stream = _stream(board, request.headers.get("last-event-id", ""))
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    async def asset(request: Request) -> Response:
+        found = assets.get(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        return Response(found[0], media_type=found[1])
+
+    async def metrics(request: Request) -> Response:
+        try:
+            return Response(await board.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        except BrokerUnavailable as error:
+            return PlainTextResponse(f"# {error}\n", 503)
+
+    return [
+        Route("/", page),
+        Route("/events", events),
+        Route("/metrics", metrics),
+        Route(STATIC + "{name}", asset),
+    ]
+
+
+async def _stream(board: Board, last_id: str) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    async with aclosing(board.follow(last_id)) as messages:
+        async for message in messages:
+            yield message
+
+
+async def _letters(desk: Desk, wanted: Wanted) -> tuple[list[dict[str, object]], str]:
+    """Those to show, or why there are none."""
+    try:
+        return await run_in_threadpool(desk.letters, wanted, LETTERS + 1), ""
+    except (BrokerUnavailable, ConfigurationError) as error:
+        return [], str(error)
