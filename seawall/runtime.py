@@ -23,6 +23,7 @@ from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.views import Views
+from seawall.alert_hook import alert_service
 from seawall.declared import declared_services
 from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.registry import Registry
@@ -78,7 +79,8 @@ class Runtime:
         self._lock = threading.Lock()
         self.views.on_change(self._breaker_changed)
         registry.on_declare(self.views.redeclare)
-        for service in declared_services(settings.services):
+        hook = alert_service(settings)
+        for service in (*declared_services(settings.services), *((hook,) if hook is not None else ())):
             if registry.find(service.key) is None:
                 registry.declare(service)
 

@@ -7,6 +7,7 @@ import socket
 import uuid
 
 from seawall.actors.service import queue_names
+from seawall.alerting import make_alerts
 from seawall.errors import ConfigurationError
 from seawall.probe import Prober
 from seawall.registry import Registry
@@ -46,7 +47,7 @@ class KnownViews:
 def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
     """Not started yet; with it the file's schedules are declared.
 
-    Raises ConfigurationError for these, and for memory mode, which has its trials in the calling process.
+    Raises ConfigurationError for these, for a callable of alerts that cannot be imported, and for memory mode, which has its trials in the calling process.
     """
     engine, namespace = runtime.engine, runtime.settings.namespace
     if engine.link is None:
@@ -73,5 +74,6 @@ def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
         leads=lambda: leader.leads,
     )
     recovery = Recovery(engine.queue.queues, engine.queue.sweep)
+    alerts = make_alerts(runtime, registry)
     about = {"host": socket.gethostname(), "pid": os.getpid()}
-    return Supervisor(leader, trials, recovery, engine.breakers, scheduler, schedules=duty, about=about)
+    return Supervisor(leader, trials, recovery, engine.breakers, scheduler, schedules=duty, alerts=alerts, about=about)

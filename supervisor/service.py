@@ -19,6 +19,7 @@ from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.outage import Outage
 from seawall.signals import Attention
+from seawall.supervisor.alerts import Alerts
 from seawall.supervisor.leader import Leader
 from seawall.supervisor.recovery import Recovery
 from seawall.supervisor.scheduler import thread_is_alive
@@ -48,7 +49,7 @@ _JOB = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
 
 
 class Supervisor:
-    """Runs `trials`, `recovery` and `schedules` while `leader` leads. `scheduler` is the one that the trials set their timers on, not
+    """Runs `trials`, `recovery`, `schedules` and `alerts` while `leader` leads. `scheduler` is the one that the trials set their timers on, not
     started yet. `about` is added to the report that status shows (host, pid ...)."""
 
     def __init__(
@@ -60,6 +61,7 @@ class Supervisor:
         scheduler: Any,
         *,
         schedules: Schedules | None = None,
+        alerts: Alerts | None = None,
         about: Mapping[str, Any] | None = None,
         tick: float = TICK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +70,7 @@ class Supervisor:
         self._trials = trials
         self._recovery = recovery
         self._schedules = schedules
+        self._alerts = alerts
         self._store = store
         self._scheduler = scheduler
         self._about = {"id": leader.id, **(about or {}), "started_at": time.time()}
@@ -90,7 +93,7 @@ class Supervisor:
         """Stand for the lead; returns at once, also while the broker is away. Call it once."""
         self._started = True
         self._store.subscribe(self._trials.announced, self._missed.set)
-        for job in (self._tick, self._sweep):
+        for job in (self._tick, self._sweep, self._alert):
             self._scheduler.add_job(
                 job, "interval", seconds=self._tick_seconds, next_run_time=datetime.now(UTC), id=job.__name__, **_JOB
             )
@@ -202,6 +205,10 @@ class Supervisor:
     def _sweep(self) -> None:
         if self.leads:
             self._recovery.round()
+
+    def _alert(self) -> None:
+        if self._alerts is not None and self.leads:
+            self._alerts.round()
 
 
 def _unless_away(do: Callable[[], object]) -> bool:
