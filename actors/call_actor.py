@@ -17,6 +17,7 @@ import requests
 from seawall.actors.backoff import parse_retry_after, retry_delay, round_delay
 from seawall.actors.delivered import Delivered
 from seawall.actors.failures import may_have_been_sent
+from seawall.actors.meter import Meter
 from seawall.actors.queue_store import Bury, Done, Later, Release, Settlement
 from seawall.actors.reasons import Verdict, judge_error, judge_status, plain_words, ruled
 from seawall.actors.record import Attempt, Call, Progress
@@ -54,11 +55,13 @@ class CallActor:
         hold: Callable[[float], None] = lambda seconds: None,
         count: Callable[[str], None] = lambda what: None,
         budget: RetryBudget | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """`now` is the breaker's clock (the server's, in seconds); `uniform` gives jitter in [0, 1).
 
         `backoff` scales the waits between attempts; tests set it to 0. `hold(seconds)` keeps the service's background calls
-        back everywhere, `count(what)` adds to the fleet's counts; without a `budget` nothing limits retries.
+        back everywhere, `count(what)` adds to the fleet's counts; without a `budget` nothing limits retries, without a `meter`
+        attempts and ends are not counted.
         """
         self.service = service
         self._send = send
@@ -69,6 +72,7 @@ class CallActor:
         self._hold_queue = hold
         self._count_one = count
         self._budget = budget
+        self._meter = meter
         self._log = logging.getLogger(service.logger_name)
 
     def __call__(self, delivered: Delivered) -> None:
@@ -79,6 +83,8 @@ class CallActor:
         except Exception as error:
             self._log.exception("[%s] call %s met an error that nobody expected", self.service.name, call.id)
             delivered.settlement = self._after_bug(delivered, call, error)
+        if self._meter is not None:
+            delivered.settlement = self._meter.counted(delivered.settlement, delivered, call.waited)
         if isinstance(delivered.settlement, Bury):
             delivered.reason = delivered.settlement.reason
             delivered.fail()
@@ -162,6 +168,7 @@ class CallActor:
             one.error = error
         one.verdict = ruled(_judge(one.response, one.error), call.retry_on, one.status, one.error)
         one.took = self._now() - one.started
+        delivered.ran = (one.started, one.took)
         return self._succeeded(one) if one.verdict.ok else self._failed(one)
 
     def _succeeded(self, one: _Try) -> Settlement:

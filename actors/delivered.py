@@ -49,6 +49,8 @@ class Delivered(MessageProxy):
         self.original = original
         self.settlement: Settlement | None = None
         self.reason = "rejected"
+        self.ran: tuple[float, float] | None = None
+        """When its attempt started, on the breaker's clock, and how many seconds it took; None without an attempt."""
         if message is not None:
             self._message = message
         else:

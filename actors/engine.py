@@ -29,7 +29,7 @@ SUPERVISOR_GRACE = 1.0
 
 @dataclass(slots=True)
 class Engine:
-    """What a process needs of its broker. `durable` says whether calls outlive the process."""
+    """What a process needs of its broker. `durable` says whether calls outlive the process, `metered` whether attempts are counted."""
 
     queue: QueueStore
     mailbox: Mailbox
@@ -38,6 +38,7 @@ class Engine:
     durable: bool
     grace: float
     link: RedisLink | None = None
+    metered: bool = True
 
     def close(self) -> None:
         """Close every connection. Safe twice."""

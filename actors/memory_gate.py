@@ -39,6 +39,15 @@ class MemoryGates:
     def hold(self, gate: str, until: float) -> None:
         self._holds[gate] = max(until, self._holds.get(gate, 0.0))
 
+    def pause(self, gate: str) -> None:
+        self._holds[gate] = math.inf
+
+    def resume(self, gate: str) -> None:
+        self._holds.pop(gate, None)
+
+    def is_paused(self, gate: str) -> bool:
+        return self._holds.get(gate) == math.inf
+
     def held_until(self, gate: str) -> float:
         return self._holds.get(gate.removeprefix("-"), 0.0)
 

@@ -219,6 +219,7 @@ class MemoryQueue:
             trial,
             now,
             entry.expires or 0.0,
+            0.0 if trial else entry.since,
         )
 
     def _reap(self, queue: EntryQueue, now: float) -> tuple[int, int]:
@@ -240,15 +241,27 @@ class MemoryQueue:
 
     def _expire(self, queue: EntryQueue, entry: Entry) -> None:
         if queue.waited:
+            self._count_end(queue, "expired")
             queue.forget(entry)
         else:
             self._bury(queue, entry, "expired", None)
 
     def _bury(self, queue: EntryQueue, entry: Entry, reason: str, outcome: Outcome | None) -> None:
         queue.forget(entry)
+        self._tallied[service_of_queue(queue.name), f"dead.{reason}"] += 1
+        self._count_end(queue, "dead")
         at = self._clock.time()
         queue.dead[entry.id] = DeadLetter(queue.name, entry.id, at, reason, entry.payload, entry.progress)
         self._conclude(entry.id, outcome or _given_up(queue, reason), 0)
+
+    def _count_end(self, queue: EntryQueue, outcome: str) -> None:
+        kind = "waited" if queue.waited else "background"
+        self._tallied[service_of_queue(queue.name), f"calls.{kind}.{outcome}"] += 1
+
+    def _add_counts(self, counts: Sequence[str | int]) -> None:
+        for field, times in zip(counts[::2], counts[1::2], strict=True):
+            service, _, what = str(field).partition(" ")
+            self._tallied[service, what] += int(times)
 
     def _conclude(self, id: str, outcome: Outcome | None, keep: float = 0.0) -> None:
         self._ends.conclude(id, outcome, keep, self._clock.time())
@@ -262,6 +275,7 @@ class MemoryQueue:
             if isinstance(settlement, (Later, Release)) and entry.lease is None:
                 return False
             self._settle(queue, entry, settlement, self._clock.time())
+            self._add_counts(settlement.counts)
             self._wake()
             return True
 
@@ -338,6 +352,7 @@ class MemoryQueue:
             return Cancelled("unknown")
         if entry.lease is not None:
             return Cancelled("running")
+        self._count_end(queue, "cancelled")
         queue.forget(entry)
         if not queue.waited:
             self._conclude(id, Outcome(error=CallCancelled("the call was cancelled before it started")), 0)
@@ -408,6 +423,19 @@ class MemoryQueue:
     def hold(self, gate: str, seconds: float) -> None:
         with self._lock:
             self._gates.hold(gate, self._clock.time() + seconds)
+
+    def pause(self, queue: str, gate: str) -> None:
+        with self._lock:
+            self._gates.pause(gate)
+
+    def resume(self, queue: str, gate: str) -> None:
+        with self._lock:
+            self._gates.resume(gate)
+            self._wake()
+
+    def paused(self, gates: Sequence[str]) -> list[bool]:
+        with self._lock:
+            return [self._gates.is_paused(gate) for gate in gates]
 
     def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
         with self._lock:

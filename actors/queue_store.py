@@ -113,7 +113,8 @@ class Group(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """A call under a lease. `token` tells this delivery from other ones, `deaths` how many workers died with it.
 
-    `start_by` is the time on the store's clock, in seconds, after which it must not start; 0 where there is none.
+    `start_by` is the time on the store's clock, in seconds, after which it must not start; 0 where there is none. `ready_at`
+    is since when it could have started; 0 for a trial.
     """
 
     queue: str
@@ -125,6 +126,7 @@ class Delivery(msgspec.Struct, frozen=True):
     trial: bool
     fetched_at: float
     start_by: float = 0.0
+    ready_at: float = 0.0
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -142,11 +144,15 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The call is over. The outcome goes to `mailbox`, and is kept for `keep` seconds for a background call."""
+    """The call is over. The outcome goes to `mailbox`, and is kept for `keep` seconds for a background call.
+
+    `counts`, here and below: fields of the fleet's counts ("<service> <what>") and how much to add to each, in turn.
+    """
 
     outcome: Outcome | None = None
     mailbox: str = ""
     keep: float = 0.0
+    counts: tuple[str | int, ...] = ()
 
 
 class Later(msgspec.Struct, frozen=True):
@@ -154,6 +160,7 @@ class Later(msgspec.Struct, frozen=True):
 
     delay: float
     progress: Progress
+    counts: tuple[str | int, ...] = ()
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -162,6 +169,7 @@ class Release(msgspec.Struct, frozen=True):
     first: bool = True
     delay: float = 0.0
     progress: Progress | None = None
+    counts: tuple[str | int, ...] = ()
 
 
 class Bury(msgspec.Struct, frozen=True):
@@ -171,6 +179,7 @@ class Bury(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
     mailbox: str = ""
     progress: Progress | None = None
+    counts: tuple[str | int, ...] = ()
 
 
 Settlement = Done | Later | Release | Bury
@@ -269,6 +278,16 @@ class QueueStore(Protocol):
     def hold(self, gate: str, seconds: float) -> None:
         """Hand out no background call behind this gate for so long: its service asked for that."""
         ...
+
+    def pause(self, queue: str, gate: str) -> None:
+        """Hand out no background call behind this gate until somebody resumes; `queue` is where they wait."""
+        ...
+
+    def resume(self, queue: str, gate: str) -> None:
+        """End a pause, and what the service asked for by Retry-After too."""
+        ...
+
+    def paused(self, gates: Sequence[str]) -> list[bool]: ...
 
     def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
         """When each schedule's last tick was accepted, on the store's clock; for one that was never seen, now, which is noted."""

@@ -58,7 +58,7 @@ _SCRIPTS = {
     name: load_script("seawall.actors", name, prelude="queue")
     for name in (
         *("put", "turn", "again", "reap", "expire", "beat", "leave", "cancel", "look", "sweep", "dead"),
-        *("hold", "ticks", "count"),
+        *("hold", "pause", "ticks", "count"),
     )
 }
 
@@ -126,8 +126,9 @@ class RedisQueue:
     ) -> tuple[bool, Fetched]:
         head = (delivery.queue, delivery.id, delivery.token)
         if isinstance(settlement, Done):
-            return self._turn((*head, *_done_arguments(delivery, settlement)), groups)
+            return self._turn((*head, *_done_arguments(delivery, settlement)), groups, counts=settlement.counts)
         again = [self._prefix, _VERBS[type(settlement)], *head, *_again_arguments(delivery, settlement)]
+        again += settlement.counts
         if not groups:
             return bool(self._link.run(_SCRIPTS["again"], *again)), Fetched()
         settled, fetched = self._turn(_NOTHING_ENDED, groups, [(_SCRIPTS["again"], again)])
@@ -138,6 +139,7 @@ class RedisQueue:
         ended: Sequence[Argument],
         groups: Sequence[Group],
         before: Sequence[tuple[Script, Sequence[Argument]]] = (),
+        counts: Sequence[Argument] = (),
     ) -> tuple[bool, Fetched]:
         """Settle and fetch in one round trip, `before` first. Answers what came of the settlement, wherever it was."""
         label, unheard = f"{self._fetcher}.{next(self._fetches)}", self._unheard.copy() if groups else {}
@@ -145,6 +147,7 @@ class RedisQueue:
         arguments: list[Argument] = [self._prefix, *ended, label, self._latest(), self._lease_ms]
         arguments += _unheard_arguments(unheard)
         arguments += _group_arguments(groups)
+        arguments += counts
         try:
             *earlier, turn = self._link.run_many([*before, (_SCRIPTS["turn"], arguments)])
         except BrokerUnavailable as error:
@@ -227,6 +230,15 @@ class RedisQueue:
 
     def hold(self, gate: str, seconds: float) -> None:
         self._link.run(_SCRIPTS["hold"], self._prefix, gate, _ms(seconds))
+
+    def pause(self, queue: str, gate: str) -> None:
+        self._link.run(_SCRIPTS["pause"], self._prefix, "pause", queue, gate)
+
+    def resume(self, queue: str, gate: str) -> None:
+        self._link.run(_SCRIPTS["pause"], self._prefix, "resume", queue, gate)
+
+    def paused(self, gates: Sequence[str]) -> list[bool]:
+        return [bool(paused) for paused in self._link.run(_SCRIPTS["pause"], self._prefix, "paused", *gates)]
 
     def ticks(self, schedules: Sequence[str]) -> dict[str, float]:
         last = self._link.run(_SCRIPTS["ticks"], self._prefix, *schedules)
@@ -368,9 +380,18 @@ def _group_arguments(groups: Sequence[Group]) -> list[Argument]:
 
 
 def _delivery(queue: str, row: list[Any], now: float) -> Delivery:
-    _, id, token, deaths, payload, progress, trial, start_by = row
+    _, id, token, deaths, payload, progress, trial, start_by, since = row
     return Delivery(
-        queue, id.decode(), token, deaths, payload, decode_progress(progress), bool(trial), now, start_by / 1000
+        queue,
+        id.decode(),
+        token,
+        deaths,
+        payload,
+        decode_progress(progress),
+        bool(trial),
+        now,
+        start_by / 1000,
+        since / 1000,
     )
 
 
@@ -379,7 +400,8 @@ def _handed(queue: str, element: bytes) -> Delivery | None:
     if element[:1] != b"h":
         return None
     id, now_ms, start_by_ms, payload = element[1:].split(b"\n", 3)
-    return Delivery(queue, id.decode(), 1, 0, payload, Progress(), False, int(now_ms) / 1000, int(start_by_ms) / 1000)
+    now = int(now_ms) / 1000
+    return Delivery(queue, id.decode(), 1, 0, payload, Progress(), False, now, int(start_by_ms) / 1000, now)
 
 
 def _done_arguments(delivery: Delivery, done: Done) -> list[Argument]:

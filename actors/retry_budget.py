@@ -5,6 +5,7 @@ The idea is Finagle's and linkerd's (a share of requests besides a floor each se
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -42,6 +43,13 @@ class RetryBudget:
     def calls(self) -> int:
         """Calls of the last minute."""
         return len(self._calls)
+
+    @property
+    def left(self) -> int:
+        """Retries that may be made now."""
+        with self._lock:
+            self._now()
+            return max(0, math.ceil(max(FLOOR, self._share * len(self._calls))) - len(self._retries))
 
     def call(self) -> None:
         """A call makes its first attempt."""

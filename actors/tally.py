@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
 
@@ -32,9 +33,19 @@ class Tally:
     def add(self, service: str, what: str, times: int = 1) -> None:
         with self._lock:
             self._counts[service, what] += times
-            if self._flusher is None and not self._closed.is_set():
-                self._flusher = threading.Thread(target=self._flush_for_ever, name="seawall-tally", daemon=True)
-                self._flusher.start()
+            self._have_flusher()
+
+    def add_counts(self, counts: Sequence[str | int]) -> None:
+        """As a settlement has them: "<service> <what>", how much, and so on."""
+        for field, times in zip(counts[::2], counts[1::2], strict=True):
+            service, _, what = str(field).partition(" ")
+            self.add(service, what, int(times))
+
+    def _have_flusher(self) -> None:
+        """Under the lock."""
+        if self._flusher is None and not self._closed.is_set():
+            self._flusher = threading.Thread(target=self._flush_for_ever, name="seawall-tally", daemon=True)
+            self._flusher.start()
 
     def flush(self) -> None:
         """Add what was counted to the store's counts; what cannot be added is kept."""

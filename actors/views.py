@@ -28,11 +28,17 @@ def policy_of(service: Service) -> Policy:
 
 
 class Views:
-    """One view per service. `on_change` listeners hear (key, old record, new record) of every one of them."""
+    """One view per service. `on_change` listeners hear (key, old record, new record) of every one of them.
 
-    def __init__(self, store: BreakerStore, *, grace: float) -> None:
+    `count(key, what)` adds to the fleet's counts what became of a trial.
+    """
+
+    def __init__(
+        self, store: BreakerStore, *, grace: float, count: Callable[[str, str], None] = lambda key, what: None
+    ) -> None:
         self.store = store
         self._grace = grace
+        self._count = count
         self._views: dict[str, BreakerView] = {}
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
@@ -50,7 +56,7 @@ class Views:
     def _make(self, service: Service) -> BreakerView:
         if not service.breaker:
             return NullView(service.key, service.name)
-        view = BreakerView(service.key, service.name, self.store, policy_of(service), grace_s=self._grace)
+        view = BreakerView(service.key, service.name, self.store, policy_of(service), self._grace, self._count)
         view.on_change(lambda old, new: self._changed(service.key, old, new))
         view.start()
         return view

@@ -91,6 +91,7 @@ def admit(runtime: Runtime, service: Service, id: str, ends: float = math.inf) -
         return False
     if admission.may_take_trial and _take_trial(view, id, math.inf if runtime.memory else ends):
         return True
+    runtime.engine.tally.add(service.key, "refused")
     view.logger.warning("[%s] Circuit breaker OPEN - rejecting request", service.name)
     raise refusal(view, admission=admission)
 
@@ -246,4 +247,4 @@ def _without_broker(
             service=service.name,
         ) from error
     view = _view(runtime, service, ends)
-    return run_directly(view, service, runtime.token, call, original, error, ends)
+    return run_directly(view, service, runtime.token, call, original, error, ends, runtime.engine.tally.add_counts)

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import requests
 
 from seawall.actors.call_actor import CallActor
 from seawall.actors.delivered import Delivered, LocalCall, decode_delivery
+from seawall.actors.meter import Meter
 from seawall.actors.queue_store import Delivery, Done, Later
 from seawall.actors.record import Call, Progress
 from seawall.actors.redact import path_only
@@ -41,10 +43,11 @@ def run_directly(
     original: dict[str, Any],
     reason: BrokerUnavailable,
     ends: float,
+    count: Callable[[Sequence[str | int]], None],
 ) -> Outcome:
     """The call's outcome, attempt by attempt in this thread; nothing goes on after `ends`, a monotonic time.
 
-    Raises ServiceUnavailable when no token is at hand, and DeadlineExceeded.
+    `count` adds to the fleet's counts. Raises ServiceUnavailable when no token is at hand, and DeadlineExceeded.
     """
     _warn(service, reason)
     if time.monotonic() >= ends:
@@ -58,12 +61,14 @@ def run_directly(
         text = f"[{service.name}] the broker is away, and without its token the call is not made here"
         raise ServiceUnavailable(text, service=service.name) from error
     sender = _Sender(_transport(service, token), ends)
-    actor = CallActor(service, sender.send, view)
+    actor = CallActor(service, sender.send, view, meter=Meter(service.key))
     progress = Progress()
     while True:
         delivered = _deliver(call, original, progress)
         actor(delivered)
         settlement = delivered.settlement
+        if settlement is not None:
+            count(settlement.counts)
         if isinstance(settlement, Done) and settlement.outcome is not None:
             return settlement.outcome
         if not isinstance(settlement, Later):

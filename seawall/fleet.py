@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -19,6 +19,8 @@ from seawall.actors.service import (
     service_of_queue,
 )
 from seawall.errors import BrokerUnavailable
+from seawall.history import Sample, Totals, percentile, since, totals_of, window
+from seawall.observing import read_outages
 from seawall.registry import Registry
 from seawall.runtime import Runtime
 from seawall.supervisor.breaker import Record
@@ -27,6 +29,9 @@ from seawall.supervisor.view import describe
 
 __all__ = ["COUNTED", "Fleet", "ServiceLine", "read_fleet"]
 
+#: Seconds that the percentiles look back, and the fewest that a rate is told of.
+LATENCY_SECONDS = 300
+LEAST_SECONDS = 5.0
 #: What is counted of a service's background calls, since its namespace began.
 COUNTED = ("coalesced", "deduped", "skipped", "unqueued", "retries_denied")
 
@@ -40,6 +45,23 @@ class ServiceLine:
     waited: Counts
     background: Counts
     tally: Mapping[str, int]
+    paused: bool = False
+    slots: int = 0
+    """Calls that may be in flight at once in the whole fleet."""
+    retries_left: int | None = None
+    """Retries that all workers together may make now; None where nobody says."""
+    rate: float | None = None
+    error_share: float | None = None
+    """Calls that ended a second, and the share of them that failed, in the last minute."""
+    latency: dict[str, float] | None = None
+    """p50, p95 and p99 of attempts in seconds, of the last five minutes."""
+    last_outage: dict[str, Any] | None = None
+
+    @property
+    def mttr(self) -> float | None:
+        """Mean time to recovery in seconds; None before the first outage has ended."""
+        ended = self.tally.get("outages", 0)
+        return self.tally.get("outage.ms", 0) / ended / 1000 if ended else None
 
     @property
     def waiting(self) -> int:
@@ -48,8 +70,8 @@ class ServiceLine:
 
     @property
     def held(self) -> int:
-        """Background calls that wait for an open breaker."""
-        return self.background.ready if self.breaker["state"] != "closed" else 0
+        """Background calls that wait for an open breaker, or for whoever paused them."""
+        return self.background.ready if self.paused or self.breaker["state"] != "closed" else 0
 
     def as_json(self) -> dict[str, Any]:
         return self.breaker | {
@@ -60,6 +82,13 @@ class ServiceLine:
             "dead": self.waited.dead + self.background.dead,
             "workers": self.waited.workers,
             "oldest_waiting": self.background.oldest,
+            "paused": self.paused,
+            "slots": self.slots,
+            "rate": self.rate,
+            "error_share": self.error_share,
+            "latency": self.latency,
+            "mttr": self.mttr,
+            "last_outage": self.last_outage,
             "counts": {what: self.tally.get(what, 0) for what in COUNTED},
         }
 
@@ -70,6 +99,8 @@ class Fleet:
     workers: list[dict[str, Any]] = field(default_factory=list)
     supervisors: list[dict[str, Any]] = field(default_factory=list)
     leader: str = ""
+    schedules: list[dict[str, Any]] = field(default_factory=list)
+    as_of: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The form of `seawall status --json`, documented in docs/commands.md."""
@@ -78,6 +109,8 @@ class Fleet:
             "workers": self.workers,
             "supervisors": self.supervisors,
             "leader": self.leader or None,
+            "schedules": self.schedules,
+            "as_of": self.as_of,
         }
 
 
@@ -98,16 +131,87 @@ def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
     served = {key: about for report in reports for key, about in report.get("services", {}).items()}
     order = sorted(keys)
     counts = iter(queue.counts([name for key in order for name in queue_names(key)]))
+    tallied = queue.tally()
     tally: dict[str, dict[str, int]] = {}
-    for (key, what), times in queue.tally().items():
+    for (key, what), times in tallied.items():
         tally.setdefault(key, {})[what] = times
+    paused = queue.paused(order)
+    recent = _Recent.read(runtime, tallied)
     lines = []
-    for key in order:
-        about = _About.of(registry.find(key), key, served.get(key))
+    for key, is_paused in zip(order, paused, strict=True):
+        service = registry.find(key)
+        about = _About.of(service, key, served.get(key))
         breaker = _status(about, key, records.get(key), breakers.now())
-        lines.append(ServiceLine(key, breaker, next(counts), next(counts), tally.get(key, {})))
+        serving = [report["services"][key] for report in reports if key in report.get("services", {})]
+        line = ServiceLine(
+            key,
+            breaker,
+            next(counts),
+            next(counts),
+            tally.get(key, {}),
+            paused=is_paused,
+            slots=_slots(service, serving),
+            retries_left=_sum(about.get("retries_left") for about in serving),
+            last_outage=recent.outages.get(key),
+            **recent.of(key),
+        )
+        lines.append(line)
     supervisors, leader = _supervisors(runtime)
-    return Fleet(lines, sorted(reports, key=lambda report: str(report.get("id"))), supervisors, leader)
+    schedules: list[dict[str, Any]] = next(
+        (one.pop("schedules", []) for one in supervisors if one.get("id") == leader), []
+    )
+    workers = sorted(reports, key=lambda report: str(report.get("id")))
+    return Fleet(lines, workers, supervisors, leader, schedules, breakers.now())
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """The last minutes, from the samples of the leading supervisor; nothing where there are none."""
+
+    now: float
+    samples: Sequence[Sample]
+    totals: Mapping[str, Totals]
+    outages: Mapping[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, runtime: Runtime, tally: Mapping[tuple[str, str], int]) -> _Recent:
+        link, now = runtime.engine.link, runtime.engine.breakers.now()
+        if link is None:
+            return cls(now, (), {}, {})
+        outages: dict[str, dict[str, Any]] = {}
+        for outage in read_outages(runtime):
+            outages.setdefault(outage.pop("service"), outage)
+        return cls(now, window(link, runtime.settings.namespace, LATENCY_SECONDS), totals_of(tally), outages)
+
+    def of(self, key: str) -> dict[str, Any]:
+        """Rate, share of errors and percentiles of a service."""
+        found: dict[str, Any] = {}
+        last_minute, last_minutes = (since(self.samples, self.now, seconds) for seconds in (60, LATENCY_SECONDS))
+        if last_minute is None or last_minutes is None:
+            return found
+        totals = self.totals.get(key, Totals())
+        part, seconds = totals - last_minute.of(key), self.now - last_minute.at
+        if seconds >= LEAST_SECONDS:
+            found["rate"] = round(part.calls / seconds, 3)
+            found["error_share"] = round(part.failed / part.calls, 4) if part.calls else None
+        took = (totals - last_minutes.of(key)).took
+        if sum(took):
+            found["latency"] = {f"p{share}": percentile(took, share / 100) for share in (50, 95, 99)}
+        return found
+
+
+def _slots(service: Service | None, serving: Sequence[Mapping[str, Any]]) -> int:
+    """What its workers can run at once, within the bound across workers if it has one."""
+    slots: int = sum(about.get("concurrency", 0) for about in serving)
+    bound = (
+        service.max_in_flight if service is not None else max((a.get("max_in_flight", 0) for a in serving), default=0)
+    )
+    return min(slots, bound) if bound else slots
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)

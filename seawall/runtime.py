@@ -67,7 +67,8 @@ class Runtime:
             )
         self.settings = settings
         self.engine = engine or engine_from_url(settings.broker_url, settings.namespace)
-        self.views = Views(self.engine.breakers, grace=self.engine.grace)
+        self.engine.metered = settings.metrics
+        self.views = Views(self.engine.breakers, grace=self.engine.grace, count=self.engine.tally.add)
         self.token = TokenSource(settings.internal_token_header, settings.internal_token, settings.internal_token_file)
         self.waiting = Waiting()
         self.results = Results()
@@ -125,6 +126,7 @@ class Runtime:
             return
         for id, answer in zip(ids, answers, strict=True):
             if answer.state == "cancelled":
+                self.engine.tally.add(key, "refused")
                 refused = refusal(view, answer.progress)
                 self.waiting.answer(id, Outcome(error=refused, attempts=answer.progress.attempt, breaker=view.record))
 

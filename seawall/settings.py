@@ -163,6 +163,10 @@ class Settings(AlertSettings):
             choice("debug", "info", "warning", "error", "critical"), "How much Seawall's own processes log."
         ),
     )
+    metrics: bool = field(
+        default=True,
+        metadata=_about(flag(), "Workers count attempts, ends and times of calls, for `/metrics` and the status page."),
+    )
     services: tuple[ServiceTable, ...] = ()
     schedules: tuple[ScheduleTable, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)

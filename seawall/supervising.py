@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from typing import Any
 
+from seawall.actors.redact import path_only
 from seawall.actors.service import queue_names
 from seawall.alerting import make_alerts
 from seawall.errors import ConfigurationError
+from seawall.history import keep_sample
 from seawall.probe import Prober
 from seawall.registry import Registry
 from seawall.runtime import Runtime
@@ -38,7 +41,7 @@ class KnownViews:
         if service is not None:
             return self._runtime.views.of(service)
         if key not in self._others:
-            view = BreakerView(key, key, self._runtime.engine.breakers)
+            view = BreakerView(key, key, self._runtime.engine.breakers, count=self._runtime.engine.tally.add)
             view.start()
             self._others[key] = view
         return self._others[key]
@@ -74,6 +77,35 @@ def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
         leads=lambda: leader.leads,
     )
     recovery = Recovery(engine.queue.queues, engine.queue.sweep)
-    alerts = make_alerts(runtime, registry)
+
+    def sample() -> None:
+        assert engine.link is not None
+        keep_sample(engine.link, namespace, engine.queue.tally())
+
     about = {"host": socket.gethostname(), "pid": os.getpid()}
-    return Supervisor(leader, trials, recovery, engine.breakers, scheduler, schedules=duty, alerts=alerts, about=about)
+    return Supervisor(
+        leader,
+        trials,
+        recovery,
+        engine.breakers,
+        scheduler,
+        schedules=duty,
+        alerts=make_alerts(runtime, registry),
+        sample=sample,
+        plan=lambda: _plan(engine.breakers.now()),
+        about=about,
+    )
+
+
+def _plan(now: float) -> list[dict[str, Any]]:
+    """The schedules for people: what each one calls, when, and when next (seconds since the epoch; None: never)."""
+    return [
+        {
+            "name": schedule.name,
+            "service": schedule.service.key,
+            "call": f"{schedule.method} {path_only(schedule.path)}",
+            "when": str(schedule.ticks),
+            "next_at": schedule.ticks.after(now),
+        }
+        for schedule in schedules.all()
+    ]

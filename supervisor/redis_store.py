@@ -58,6 +58,7 @@ class RedisStore:
         now, ok, *current = self._run(
             *("swap", key, expected_version, repr(assumed_now), tolerance, record.state, record.trial, payload),
             *_slow_start(record),
+            *(record.last_error, int(record.forced)),
         )
         if ok:
             return Swap(True, stored, now)

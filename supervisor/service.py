@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.outage import Outage
@@ -34,6 +36,8 @@ logger = logging.getLogger("seawall.supervisor")
 
 #: Seconds between two renewals of the lease, and between two sweeps. Two renewals may fail before the lease ends.
 TICK_SECONDS = 1.0
+#: Seconds between two samples of the fleet's counts, from which charts are made.
+SAMPLE_SECONDS = 10.0
 #: Seconds after which the leader reads every breaker anew, for a timer or an announcement that was lost all the same.
 READ_AGAIN_SECONDS = 10.0
 #: Seconds between two looks of the watching loop.
@@ -49,8 +53,9 @@ _JOB = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
 
 
 class Supervisor:
-    """Runs `trials`, `recovery`, `schedules` and `alerts` while `leader` leads. `scheduler` is the one that the trials set their timers on, not
-    started yet. `about` is added to the report that status shows (host, pid ...)."""
+    """Runs `trials`, `recovery`, `schedules` and `alerts` while `leader` leads. `scheduler` is the one that the trials set their
+    timers on, not started yet. `about` is added to the report that status shows (host, pid ...), and so is the leader's `plan()`, its
+    schedules. `sample()` keeps a sample of the fleet's counts; it may raise BrokerUnavailable."""
 
     def __init__(
         self,
@@ -62,6 +67,8 @@ class Supervisor:
         *,
         schedules: Schedules | None = None,
         alerts: Alerts | None = None,
+        sample: Callable[[], None] | None = None,
+        plan: Callable[[], list[dict[str, Any]]] = list,
         about: Mapping[str, Any] | None = None,
         tick: float = TICK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -71,6 +78,8 @@ class Supervisor:
         self._recovery = recovery
         self._schedules = schedules
         self._alerts = alerts
+        self._sample_counts = sample
+        self._plan = plan
         self._store = store
         self._scheduler = scheduler
         self._about = {"id": leader.id, **(about or {}), "started_at": time.time()}
@@ -97,6 +106,8 @@ class Supervisor:
             self._scheduler.add_job(
                 job, "interval", seconds=self._tick_seconds, next_run_time=datetime.now(UTC), id=job.__name__, **_JOB
             )
+        if self._sample_counts is not None:
+            self._scheduler.add_job(self._sample, "interval", seconds=SAMPLE_SECONDS, id="_sample", **_JOB)
         self._scheduler.start()
 
     def quiet(self) -> None:
@@ -167,7 +178,7 @@ class Supervisor:
                 self._leader.renew()
             finally:
                 self._follow()
-            self._leader.report(json.dumps({**self._about, "leads": self.leads, "fence": self._leader.fence}).encode())
+            self._leader.report(json.dumps(self._report()).encode())
             self._outage.over()
         except BrokerUnavailable as error:
             self._outage.begins(error)
@@ -201,6 +212,18 @@ class Supervisor:
         if not self._term:
             logger.info("leads now (term %d)", term)
         self._term = term
+
+    def _report(self) -> dict[str, Any]:
+        plan = {"schedules": self._plan()} if self.leads else {}
+        return {**self._about, "leads": self.leads, "fence": self._leader.fence, **plan}
+
+    def _sample(self) -> None:
+        """Charts have a gap where this fails; the tick tells of the outage."""
+        if self.leads and self._sample_counts is not None:
+            try:
+                self._sample_counts()
+            except (BrokerUnavailable, ResponseError) as error:
+                logger.debug("no sample of the counts: %s", error)
 
     def _sweep(self) -> None:
         if self.leads:

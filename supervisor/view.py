@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +37,13 @@ __all__ = ["MAY_TAKE_TRIAL", "PASS", "Admission", "BreakerView", "NullView", "de
 #: Seconds after the timer's end that a supervisor has to start the trial; then any caller may.
 DEFAULT_GRACE = 1.0
 
+#: What is counted of a trial, by the event that ended it.
+_TRIALS: dict[type, str] = {
+    TrialSucceeded: "trials.succeeded",
+    TrialFailed: "trials.failed",
+    TrialInconclusive: "trials.inconclusive",
+}
+
 
 class Admission(msgspec.Struct, frozen=True):
     """What a breaker says to a call: it passes, it may go as the trial if `take_trial` grants that, or it is refused."""
@@ -54,7 +61,8 @@ MAY_TAKE_TRIAL = Admission(may_take_trial=True)
 class BreakerView:
     """One service's breaker as one process sees it. Safe for threads.
 
-    `policy` is the service's own, written into the record with the next event; None leaves the record's. `start` must
+    `policy` is the service's own, written into the record with the next event; None leaves the record's. `count(key, what)`
+    hears what became of a trial. `start` must
     be called once before the view knows anything; until then, and while the store is away, it goes by its local record.
     Its methods never raise, `by_hand` apart.
 
@@ -74,11 +82,13 @@ class BreakerView:
         store: BreakerStore,
         policy: Policy | None = None,
         grace_s: float = DEFAULT_GRACE,
+        count: Callable[[str, str], None] = lambda key, what: None,
     ) -> None:
         self.key = key
         self.name = name
         self._store = store
         self._grace_s = grace_s
+        self._count = count
         self._policy = _as_event(policy)
         first = Record()
         self._local = LocalRecord(first if self._policy is None else transition(first, self._policy, 0.0))
@@ -235,6 +245,9 @@ class BreakerView:
         if not self.away:
             self._as_of = self._store.now()
         log_steps(self.logger, self.name, steps)
+        for step in steps:
+            if (what := _TRIALS.get(type(step.event))) is not None:
+                self._count(self.key, what)
         self._local.tell()
 
 

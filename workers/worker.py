@@ -24,6 +24,7 @@ from seawall.actors.broker import SeawallBroker
 from seawall.actors.call_actor import CallActor, Send
 from seawall.actors.engine import Engine
 from seawall.actors.lanes import service_lane
+from seawall.actors.meter import Meter
 from seawall.actors.record import Call
 from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import Service, queue_names
@@ -108,6 +109,7 @@ class CallWorker:
             hold=lambda seconds: self._hold(service.key, seconds),
             count=lambda what: self._engine.tally.add(service.key, what),
             budget=self._budget_of(service, known),
+            meter=Meter(service.key) if self._engine.metered else None,
         )
         if known is not None:
             for queue in queue_names(service.key):
@@ -221,12 +223,25 @@ class CallWorker:
                 "id": self.id,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "services": {key: _about(service) for key, service in self._services.items()},
+                "services": {key: self._about(service) for key, service in self._services.items()},
                 "slots": sum(service.concurrency for service in self._services.values()),
                 "busy": self.broker.hub.busy(),
                 "started_at": self._started_at,
             }
         ).encode()
+
+    def _about(self, service: Service) -> dict[str, Any]:
+        """What status shows of a service that its own process has not declared, and the retries that are left here."""
+        budget = self._budgets.get(service.key)
+        return {
+            "name": service.name,
+            "origin": service.origin,
+            "failure_threshold": service.failure_threshold,
+            "recovery_timeout": service.recovery_timeout,
+            "concurrency": service.concurrency,
+            "max_in_flight": service.max_in_flight,
+            "retries_left": None if budget is None else budget.left,
+        }
 
     def _until_next_offer(self) -> float:
         """Seconds until a trial may be offered here, so that it is not late by a heartbeat."""
@@ -250,14 +265,3 @@ class CallWorker:
                     self.broker.hub.poke()
             except (BrokerUnavailable, ResponseError) as error:
                 logger.debug("no trial offered for %s: %s", key, error)
-
-
-def _about(service: Service) -> dict[str, Any]:
-    """What status shows of a service that its own process has not declared."""
-    return {
-        "name": service.name,
-        "origin": service.origin,
-        "failure_threshold": service.failure_threshold,
-        "recovery_timeout": service.recovery_timeout,
-        "concurrency": service.concurrency,
-    }

@@ -15,6 +15,7 @@ for position = 3, #ARGV do
   else
     answers[#answers + 1] = { 1, redis.call('HGET', Q .. 'prog', id) or '' }
     forget(Q, id)
+    count_end(queue, Q, 'cancelled')
     if not is_waited(queue) then
       conclude(Q, id, verdict(id, 'cancelled', 'cancelled'), DONE_MS)
     end

@@ -123,6 +123,13 @@ local function make_room(Q)
   end
 end
 
+-- What comes with a settlement, from this argument on: field, how much, field, how much ...
+local function add_counts(from)
+  for position = from, #ARGV, 2 do
+    redis.call('HINCRBY', P .. 'counts', ARGV[position], ARGV[position + 1])
+  end
+end
+
 local function count(Q, what)
   local service = string.match(string.sub(Q, #P + 3), '^(.*)%.[^.]*:$')
   redis.call('HINCRBY', P .. 'counts', (service or '') .. ' ' .. what, 1)
@@ -212,6 +219,11 @@ local function replace(Q, id)
   conclude(Q, id, verdict(id, 'cancelled', 'replaced'), DONE_MS)
 end
 
+-- How a call has ended, for the fleet's counts.
+local function count_end(queue, Q, outcome)
+  count(Q, 'calls.' .. (is_waited(queue) and 'waited.' or 'background.') .. outcome)
+end
+
 local function bury(queue, Q, id, reason)
   local payload = redis.call('HGET', Q .. 'msg', id)
   local progress = redis.call('HGET', Q .. 'prog', id)
@@ -222,6 +234,8 @@ local function bury(queue, Q, id, reason)
   end
   redis.call('ZADD', Q .. 'dead', whole(NOW), id)
   redis.call('SADD', P .. 'queues', queue)
+  count(Q, 'dead.' .. reason)
+  count_end(queue, Q, 'dead')
   forget(Q, id)
 end
 
@@ -229,6 +243,7 @@ end
 local function expire(queue, Q, id)
   if is_waited(queue) then
     forget(Q, id)
+    count_end(queue, Q, 'expired')
   else
     bury(queue, Q, id, 'expired')
     conclude(Q, id, verdict(id, 'dead', 'expired'), DONE_MS)

@@ -26,10 +26,12 @@
 --       number of groups, then for each: free slots, the most in flight in the fleet (0: any number), background slots of
 --       this worker, number of queues, then for each queue: its name, its gate (a breaker's key, or the same after a "-"
 --       where only its Retry-After counts, or ''), the most to take from it
+--       then what the end of the call adds to the fleet's counts: field, how much, field, how much ...
 -- Returns {1 ended | 0 the delivery is no longer the call's newest one, now ms, ms until the next due call of each group
 --          or -1, numbers (from 1) of the queues that had calls whose time is over, numbers of the groups that a bound
 --          has turned away,
---          then {number of the queue, id, token, deaths, payload, progress, trial 0|1, latest start ms or 0}, ...}.
+--          then {number of the queue, id, token, deaths, payload, progress, trial 0|1, latest start ms or 0, ms since when
+--          it could start or 0}, ...}.
 
 local number = 0
 local label, lease = ARGV[8], tonumber(ARGV[10])
@@ -45,13 +47,13 @@ local function next_argument()
   return ARGV[at]
 end
 
-local function hand_out(number, Q, id, token, deaths, payload, progress, trial, latest)
+local function hand_out(number, Q, id, token, deaths, payload, progress, trial, latest, since)
   redis.call('ZADD', Q .. 'lease', lease_until(lease, #result), id)
-  result[#result + 1] = { number, id, token, deaths, payload, progress, trial, latest }
+  result[#result + 1] = { number, id, token, deaths, payload, progress, trial, latest, since }
 end
 
--- The call has been taken from its place. False when it is gone, or its time is over.
-local function deliver(number, Q, id, trial)
+-- The call has been taken from its place, where it was since these ms (0: unknown). False when it is gone, or its time is over.
+local function deliver(number, Q, id, trial, since)
   local payload = redis.call('HGET', Q .. 'msg', id)
   if not payload then
     return false
@@ -68,7 +70,7 @@ local function deliver(number, Q, id, trial)
     deaths = tonumber(redis.call('HGET', Q .. 'deaths', id) or 0)
     progress = redis.call('HGET', Q .. 'prog', id) or ''
   end
-  hand_out(number, Q, id, token, deaths, payload, progress, trial, latest)
+  hand_out(number, Q, id, token, deaths, payload, progress, trial, latest, since)
   return true
 end
 
@@ -81,14 +83,14 @@ local function fetch_handed(number, Q, room)
     if not element or element == '1' then
       break
     end
-    local id, latest, payload = string.match(element, '^h([^\n]*)\n%d+\n(%d+)\n(.*)$')
+    local id, since, latest, payload = string.match(element, '^h([^\n]*)\n(%d+)\n(%d+)\n(.*)$')
     latest = tonumber(latest)
     if latest > 0 and latest <= NOW then
       redis.call('ZREM', Q .. 'lease', id)
       overdue[#overdue + 1] = number
     else
       redis.call('HSET', Q .. 'tok', id, '1:' .. label)
-      hand_out(number, Q, id, 1, 0, payload, '', 0, latest)
+      hand_out(number, Q, id, 1, 0, payload, '', 0, latest, tonumber(since))
       taken = taken + 1
     end
   end
@@ -121,7 +123,7 @@ local function fetch_ready(number, Q, room)
     end
     for position = 1, #popped, 2 do
       seen = seen + 1
-      if deliver(number, Q, popped[position], 0) then
+      if deliver(number, Q, popped[position], 0, tonumber(popped[position + 1]) / 1000) then
         taken = taken + 1
       end
     end
@@ -133,7 +135,7 @@ end
 local function fetch_trial(number, Q, breaker, id, room)
   if id and id ~= '' and room > 0 and not redis.call('ZSCORE', Q .. 'lease', id) then
     local there = redis.call('ZREM', Q .. 'ready', id) + redis.call('ZREM', Q .. 'due', id) > 0
-    if there and deliver(number, Q, id, 1) then
+    if there and deliver(number, Q, id, 1, 0) then
       redis.call('HSET', breaker, 'trial', '')
       return 1
     end
@@ -297,6 +299,9 @@ for _ = 1, tonumber(next_argument()) do
 end
 for group = 1, tonumber(next_argument()) do
   fetch_group(group)
+end
+if result[1] == 1 then
+  add_counts(at + 1)
 end
 if freed and #bounded == 0 then
   make_room(freed)  -- else its place was taken again right here

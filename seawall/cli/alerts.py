@@ -8,8 +8,8 @@ from typing import Any
 import click
 import requests
 
-from seawall.actors.redact import path_only
 from seawall.actors.record import new_call_id
+from seawall.actors.redact import path_only
 from seawall.actors.service import queue_names
 from seawall.alert_hook import ALERTS_KEY
 from seawall.alerting import send
@@ -60,7 +60,9 @@ def test(timeout: float, **arguments: Any) -> int:
         click.echo(f"{_word('refused', 'red')}: the webhook answered {response.status_code} {response.reason}")
         return Exit.FAILED
     took = time.monotonic() - started
-    click.echo(f"{_word('delivered', 'green')}: the webhook answered {response.status_code}, {took:.2f} s after all began")
+    click.echo(
+        f"{_word('delivered', 'green')}: the webhook answered {response.status_code}, {took:.2f} s after all began"
+    )
     return Exit.OK
 
 
@@ -76,9 +78,13 @@ def _not_over(runtime: Runtime, handle: Handle, timeout: float) -> int:
     if not runtime.engine.queue.workers_serving(queue_names(ALERTS_KEY)[1]):
         why = "no worker serves the webhook: start one with the same [alerts] settings"
     elif status == "held":
-        why = "the webhook's breaker is open, because it could not be reached lately; `seawall status` has its last error"
+        why = (
+            "the webhook's breaker is open, because it could not be reached lately; `seawall status` has its last error"
+        )
     else:
-        why = f"the call is {status} after {timeout:g} s" + "".join(f"; {one.outcome}" for one in handle.attempts()[-1:])
+        why = f"the call is {status} after {timeout:g} s" + "".join(
+            f"; {one.outcome}" for one in handle.attempts()[-1:]
+        )
     fate = "; the test alert was taken back" if taken_back else ""
     click.echo(f"{_word('no answer', 'red')}: {why}{fate}")
     return Exit.UNAVAILABLE

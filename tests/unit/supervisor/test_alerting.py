@@ -269,9 +269,7 @@ def test_alerts_of_a_service_are_open_and_close_in_turn_and_outages_are_apart(
 
 
 @given(FLAPS, st.sampled_from((0.25, 3.0, 7.0, 100.0)))
-def test_how_often_a_leader_looks_changes_no_outage(
-    flaps: Sequence[tuple[str, str, float, int]], step: float
-) -> None:
+def test_how_often_a_leader_looks_changes_no_outage(flaps: Sequence[tuple[str, str, float, int]], step: float) -> None:
     """Nor does a time without any leader: the stream has every change."""
 
     def outages(world: World) -> list[tuple[str, float, float]]:
