@@ -25,7 +25,17 @@ from seawall.actors.signing import check_signature
 from seawall.errors import ConfigurationError
 from seawall.settings import Settings
 
-__all__ = ["Listener", "callable_problem", "listeners", "named_callable", "on_alert", "verify_alert"]
+__all__ = [
+    "Listener",
+    "callable_problem",
+    "declared_functions",
+    "is_wanted",
+    "listeners",
+    "named_callable",
+    "on_alert",
+    "restore",
+    "verify_alert",
+]
 
 logger = logging.getLogger("seawall.alerts")
 
@@ -46,7 +56,7 @@ def on_alert(function: Function) -> Function:
     """Have the leading supervisor call this function with each alert, a dict as docs/alerts.md has it. A decorator.
 
     Declare it in a module that the supervisor imports (`seawall supervisor MODULE`, `seawall up MODULE`); in any other
-    process it has no effect. In memory mode the process itself calls it, for breakers.
+    process it has no effect. In memory mode, which has no supervisor, the process itself calls it.
     """
     if not callable(function):
         raise TypeError(f"on_alert needs a function of one argument, not {function!r}")
@@ -103,6 +113,11 @@ def listeners(settings: Settings) -> list[Listener]:
     """One for every function that code and settings name. Raises ConfigurationError."""
     named = [named_callable(settings.alerts_callable)] if settings.alerts_callable is not None else []
     return [Listener(function) for function in dict.fromkeys([*_functions, *named])]
+
+
+def is_wanted(settings: Settings) -> bool:
+    """Somebody hears of alerts, beside the log."""
+    return bool(_functions or settings.alerts_callable or settings.alerts_webhook)
 
 
 def declared_functions() -> list[Hears]:

@@ -34,6 +34,7 @@ from seawall.waiting import Results, Waiting
 
 if TYPE_CHECKING:
     from seawall.memory import LocalHouse
+    from seawall.memory_alerts import LocalAlerts
 
 __all__ = ["Runtime", "current", "registry", "replace"]
 
@@ -73,6 +74,7 @@ class Runtime:
         self.waiting = Waiting()
         self.results = Results()
         self.house: LocalHouse | None = None
+        self._alerts: LocalAlerts | None = None
         self.unqueued: dict[str, int] = {}
         """Calls that `fire` could not queue, by service."""
         self.memory = memory
@@ -91,10 +93,12 @@ class Runtime:
             with self._lock:
                 if self.house is None:
                     from seawall.memory import LocalHouse
+                    from seawall.memory_alerts import LocalAlerts
 
                     house = self._make_house(LocalHouse)
                     house.start()
                     self.house = house
+                    self._alerts = LocalAlerts(self, registry)
 
     def _make_house(self, kind: type[LocalHouse]) -> LocalHouse:
         """Memory mode's workers; a test harness makes them in its own way."""
@@ -140,6 +144,8 @@ class Runtime:
     def close(self, drain: float = 0.0) -> None:
         """Stop the workers of memory mode, after up to `drain` seconds of going on; close every connection."""
         house, self.house = self.house, None
+        if self._alerts is not None:
+            self._alerts.stop()
         if house is not None:
             house.stop(drain)
         registry.forget_listener(self.views.redeclare)

@@ -11,7 +11,7 @@ import requests
 from seawall.actors.record import new_call_id
 from seawall.actors.redact import path_only
 from seawall.actors.service import queue_names
-from seawall.alert_hook import ALERTS_KEY
+from seawall.alert_hook import ALERTS_KEY, hook_path
 from seawall.alerting import send
 from seawall.boot import boot
 from seawall.cli.groups import Group
@@ -66,7 +66,7 @@ def test(timeout: float, **arguments: Any) -> int:
     return Exit.OK
 
 
-@click.group(cls=Group, sections={"Commands": (test,)})
+@click.group(cls=Group, sections={"Commands": (test,)}, short_help="Send a test alert to the webhook.")
 def alerts() -> None:
     """Alerts: on an outage, on its end, on a queue that grows, on dead letters. docs/alerts.md has them all."""
 
@@ -95,7 +95,7 @@ def _fields(alert: Alert) -> dict[str, Any]:
 
 
 def _address(settings: Settings) -> str:
-    return registry.get(ALERTS_KEY).origin + path_only(settings.alerts_webhook or "")
+    return registry.get(ALERTS_KEY).origin + path_only(hook_path(settings))
 
 
 def _signed(settings: Settings) -> str:

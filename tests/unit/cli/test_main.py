@@ -45,7 +45,19 @@ def test_help_lists_every_command_under_its_heading(seawall_command: Run) -> Non
     assert ran.code == Exit.OK
     words = [line.split()[0] for line in ran.out.splitlines() if line.startswith("  ") and len(line.split()) > 1]
     listed = [word for word in words if word in cli.commands]
-    assert listed == ["up", "demo", "worker", "supervisor", "web", "status", "call", "breaker", "dead", "check"]
+    assert listed == [
+        "up",
+        "demo",
+        "worker",
+        "supervisor",
+        "web",
+        "status",
+        "call",
+        "breaker",
+        "dead",
+        "alerts",
+        "check",
+    ]
     assert "Everything on one host:" in ran.out
     assert "..." not in "".join(ran.out.splitlines()[1:]), "no line is cut short"
 
