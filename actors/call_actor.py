@@ -26,11 +26,11 @@ from seawall.actors.replies import Outcome
 from seawall.actors.retry_budget import RetryBudget
 from seawall.actors.service import RETRY_AFTER_CAP, Service
 from seawall.actors.transport import OriginMismatch
-from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
+from seawall.errors import CallFailed, DeadlineExceeded, OutcomeUnknown, SeawallError, ServiceUnavailable
 from seawall.supervisor.breaker import State, trial_is_live
 from seawall.supervisor.view import Admission, BreakerView
 
-__all__ = ["CallActor", "Send", "refusal"]
+__all__ = ["CallActor", "Send", "refusal", "refused_in_queue"]
 
 #: Statuses by which a service says that it has too much to do: its Retry-After holds for all of its background calls.
 BUSY_STATUSES = frozenset({429, 503})
@@ -102,7 +102,7 @@ class CallActor:
         if not call.waited:
             return self._hold(call)
         progress = delivered.delivery.progress
-        error = refusal(self._view, progress)
+        error = refused_in_queue(self._view, call, progress, delivered.delivery.deaths)
         return self._done(call, Outcome(error=error, attempts=progress.attempt))
 
     def _too_late(self, call: Call) -> Settlement:
@@ -130,10 +130,7 @@ class CallActor:
 
     def _unknown(self, call: Call) -> Settlement:
         """A worker died with this call, and its service would not tell a repetition: it is never sent again."""
-        text = (
-            f"[{self.service.name}] {call.method} {path_only(call.target)} may have been carried out: its worker died"
-        )
-        outcome = self._outcome(OutcomeUnknown(text, service=self.service.name))
+        outcome = self._outcome(_died_with(self.service.name, call))
         return Done(outcome, call.reply_to) if call.waited else Bury("outcome unknown", outcome, call.reply_to)
 
     def _reject(self, call: Call) -> Settlement:
@@ -391,6 +388,26 @@ def refusal(
     if progress is not None and progress.history:
         error.__cause__ = requests.RequestException(f"[{view.name}] {progress.history[-1].outcome}")
     return error
+
+
+def refused_in_queue(view: BreakerView, call: Call, progress: Progress, deaths: int) -> SeawallError:
+    """The error of a waiting call that an opened breaker takes back, after so many workers had died with it.
+
+    One of them may have sent it. That is the answer where a repetition would do harm, else the refusal's cause.
+    """
+    if not deaths:
+        return refusal(view, progress)
+    unknown = _died_with(view.name, call)
+    if not call.resend:
+        return unknown
+    error = refusal(view, progress)
+    error.__cause__ = unknown
+    return error
+
+
+def _died_with(service: str, call: Call) -> OutcomeUnknown:
+    text = f"[{service}] {call.method} {path_only(call.target)} may have been carried out: its worker died"
+    return OutcomeUnknown(text, service=service)
 
 
 def http_error(response: Any, call: Call) -> Exception:

@@ -39,6 +39,8 @@ class Engine:
     grace: float
     link: RedisLink | None = None
     metered: bool = True
+    lease: float = LEASE
+    """Seconds that a fetched call belongs to its worker without a renewal."""
 
     def close(self) -> None:
         """Close every connection. Safe twice."""
@@ -85,4 +87,5 @@ def _redis_engine(url: str, namespace: str, lease: float) -> Engine:
         durable=True,
         grace=SUPERVISOR_GRACE,
         link=link,
+        lease=lease,
     )

@@ -36,7 +36,7 @@ from seawall.actors.queue_store import (
     Want,
 )
 from seawall.actors.record import Progress
-from seawall.actors.replies import Mailbox, Outcome, given_up
+from seawall.actors.replies import Mailbox, Outcome, given_up, taken_back
 from seawall.actors.service import service_of_queue
 from seawall.errors import CallCancelled, ResultExpired
 from seawall.supervisor.breaker import Record
@@ -355,8 +355,8 @@ class MemoryQueue:
         self._count_end(queue, "cancelled")
         queue.forget(entry)
         if not queue.waited:
-            self._conclude(id, Outcome(error=CallCancelled("the call was cancelled before it started")), 0)
-        return Cancelled("cancelled", entry.progress)
+            self._conclude(id, Outcome(error=taken_back(service_of_queue(queue.name), entry.deaths)), 0)
+        return Cancelled("cancelled", entry.progress, entry.deaths)
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
         with self._lock:

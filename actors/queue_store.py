@@ -186,10 +186,14 @@ Settlement = Done | Later | Release | Bury
 
 
 class Cancelled(msgspec.Struct, frozen=True):
-    """Whether a call was taken back before it started, and how far it had come."""
+    """Whether a call was taken back while it waited, and how far it had come.
+
+    `deaths` is how many workers died with it: each of them may have sent it.
+    """
 
     state: Literal["cancelled", "running", "unknown"]
     progress: Progress = Progress()
+    deaths: int = 0
 
 
 class Standing(msgspec.Struct, frozen=True):

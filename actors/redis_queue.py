@@ -193,7 +193,7 @@ class RedisQueue:
         if not ids:
             return []
         rows = self._link.run(_SCRIPTS["cancel"], self._prefix, queue, *ids)
-        return [Cancelled(_CANCELLED[state], decode_progress(progress)) for state, progress in rows]
+        return [_cancelled(*row) for row in rows]
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
         answer = self._link.run(_SCRIPTS["look"], self._prefix, "watch", queue, id, mailbox.address)
@@ -312,6 +312,11 @@ class RedisQueue:
 _VERBS: dict[type, str] = {Later: "later", Release: "release", Bury: "bury"}
 _NOTHING_ENDED: tuple[Argument, ...] = ("", "", "", "", "", "")
 _CANCELLED: dict[int, Any] = {1: "cancelled", 0: "running", -1: "unknown"}
+
+
+def _cancelled(state: int, progress: bytes, deaths: int = 0, *_: Any) -> Cancelled:
+    """A row of `cancel.lua`'s answer, of this release or of one that did not count deaths."""
+    return Cancelled(_CANCELLED[state], decode_progress(progress), deaths)
 
 
 def _ms(seconds: float) -> int:

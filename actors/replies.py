@@ -19,7 +19,7 @@ from seawall.actors.answer import Answer, cookies_of, headers_of
 from seawall.actors.record import Reply
 from seawall.supervisor.breaker import Record
 
-__all__ = ["LocalWaiter", "Mailbox", "Outcome", "Waiters", "from_reply", "given_up", "to_reply"]
+__all__ = ["LocalWaiter", "Mailbox", "Outcome", "Waiters", "from_reply", "given_up", "taken_back", "to_reply"]
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +179,12 @@ def given_up(service: str, reason: str) -> errors.CallFailed:
     """The error of a call that lies in the dead letters."""
     text = f"[{service}] the call was given up ({reason}); it lies in the dead letters"
     return errors.CallFailed(text, service=service, reason=reason)
+
+
+def taken_back(service: str, deaths: int) -> errors.CallCancelled:
+    """The error of a background call that was cancelled, after so many workers had died with it."""
+    text = "; a worker had died with it, so it may have been carried out" if deaths else " before it started"
+    return errors.CallCancelled(f"[{service}] the call was cancelled{text}", service=service)
 
 
 def to_reply(id: str, outcome: Outcome) -> Reply:

@@ -6,11 +6,12 @@ whether something was written, only an idempotent method does; the others raise 
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from redis.exceptions import ResponseError
@@ -27,10 +28,11 @@ from seawall.actors.service import Service, queue_names
 from seawall.actors.transport import IDEMPOTENT
 from seawall.direct import run_directly
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, NoWorker, OutcomeUnknown, QueueFull
+from seawall.patience import within
 from seawall.runtime import Runtime
 from seawall.supervisor.view import BreakerView
 
-__all__ = ["admit", "call_and_wait", "default_deadline", "payload_of"]
+__all__ = ["abandon_trial", "admit", "call_and_wait", "default_deadline", "payload_of"]
 
 #: Seconds that a call may wait in its queue, beside its attempts and backoffs, before its caller gives up.
 QUEUE_ALLOWANCE = 10.0
@@ -39,8 +41,6 @@ WORKER_CHECK = 1.5
 #: Seconds beyond its deadline for which a caller waits to hear whether its call could be taken back. A broker that does not
 #: answer takes seconds to be given up, and a caller is promised its answer within one.
 LAST_WORD = 0.5
-
-T = TypeVar("T")
 
 
 def default_deadline(service: Service, attempts: int, timeout: float) -> float:
@@ -61,19 +61,19 @@ def _view(runtime: Runtime, service: Service, ends: float) -> BreakerView:
 
 def _take_trial(view: BreakerView, id: str, ends: float) -> bool:
     """Whether the trial is this call's. A broker that is silent may take longer than the caller has time: then it is not."""
-    late = threading.Event()
-
-    def take() -> bool:
-        taken = view.take_trial(id)
-        if taken and late.is_set():
-            view.trial_inconclusive(id)
-        return taken
-
     if math.isinf(ends):
-        return take()
-    taken = _within(ends - time.monotonic(), take, False)
-    late.set()
-    return taken
+        return view.take_trial(id)
+    claim = threading.Lock()  # the first one to take it decides: the trial comes in time, or its caller is gone
+
+    def take() -> None:
+        if view.take_trial(id) and not claim.acquire(blocking=False):
+            view.trial_inconclusive(id)
+
+    try:
+        within(ends - time.monotonic(), take, None)
+    finally:
+        came_in_time = not claim.acquire(blocking=False)
+    return came_in_time
 
 
 def payload_of(runtime: Runtime, call: Call, original: dict[str, Any]) -> Any:
@@ -96,17 +96,33 @@ def admit(runtime: Runtime, service: Service, id: str, ends: float = math.inf) -
     raise refusal(view, admission=admission)
 
 
+def abandon_trial(runtime: Runtime, service: Service, id: str) -> None:
+    """Called while a call ends for its caller, by an error or an interrupt. If it holds the breaker's trial, and neither runs
+    nor ever will, the slot goes back: the next trial then waits for its time, and not for a lease.
+
+    The broker is asked elsewhere; only a caller that is interrupted waits for that a little, for its process may be about to end.
+    """
+    view = runtime.views.all().get(service.key)
+    if view is None or view.record.trial != id:
+        return
+    error = sys.exception()
+    was_refused = isinstance(error, BrokerUnavailable) and not error.written
+    patience = 0.0 if isinstance(error, Exception) else LAST_WORD
+    with contextlib.suppress(RuntimeError):  # no thread can be started: then it is the lease that ends
+        within(patience, lambda: view.trial_inconclusive(id) if was_refused else _cancel(runtime, service, id), None)
+
+
 def call_and_wait(
     runtime: Runtime, service: Service, call: Call, original: dict[str, Any], deadline: float, ends: float
 ) -> Any:
     """The response. Raises what the last attempt raised, or the error of errors.py that says why there is none."""
     runtime.ready()
     waiter = runtime.engine.mailbox.expect(call.id, service=service.name, request=_request_of(call))
-    runtime.waiting.add(service.key, call.id, waiter)
+    runtime.waiting.add(call, waiter)
     try:
         outcome = _queue_and_wait(runtime, service, call, original, deadline, ends, waiter)
     finally:
-        runtime.waiting.remove(service.key, call.id)
+        runtime.waiting.remove(call)
         runtime.engine.mailbox.forget(call.id)
     if outcome.breaker is not None:
         runtime.views.of(service).observe(outcome.breaker)
@@ -177,12 +193,12 @@ def _wait_for_worker(
             served = runtime.engine.queue.workers_serving(queue) > 0
         except (BrokerUnavailable, ResponseError):
             return Cancelled("unknown")
-        return Cancelled("running") if served else _cancel(runtime, service, call)
+        return Cancelled("running") if served else _cancel(runtime, service, call.id)
 
-    answer = _within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
+    answer = within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
     if answer.state != "cancelled":
         return None
-    fate = _fate(answer) if answer.progress.attempt else "nothing was sent"
+    fate = _fate(answer) if answer.progress.attempt or answer.deaths else "nothing was sent"
     raise NoWorker(
         f"[{service.name}] no running worker serves queue {queue!r}; {fate}. "
         "Start one with `seawall worker MODULE`, where MODULE declares the service",
@@ -191,7 +207,7 @@ def _wait_for_worker(
 
 
 def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, waiter: LocalWaiter) -> Outcome:
-    answer = _within(LAST_WORD, lambda: _cancel(runtime, service, call), Cancelled("unknown"))
+    answer = within(LAST_WORD, lambda: _cancel(runtime, service, call.id), Cancelled("unknown"))
     outcome = waiter.wait(0.0)
     if outcome is not None:  # it came at the last moment
         return outcome
@@ -203,35 +219,29 @@ def _too_late(service: Service, call: Call, deadline: float, fate: str) -> Deadl
     return DeadlineExceeded(text, service=service.name)
 
 
-def _within(seconds: float, ask: Callable[[], T], otherwise: T) -> T:
-    """What the broker answers, if it does in that time; the question itself goes on."""
-    answers: list[T] = []
-    asking = threading.Thread(target=lambda: answers.append(ask()), name="seawall-last-word", daemon=True)
-    asking.start()
-    asking.join(max(0.0, seconds))
-    return answers[0] if answers else otherwise
-
-
 def _fate(answer: Cancelled) -> str:
     """What is known of a call whose caller gives up."""
     if answer.state == "running":
         return "it is running and may still be carried out"
     if answer.state == "unknown":
         return "it may have been carried out"
+    if answer.deaths:
+        return "it may have been carried out, because a worker died with it; it will not be sent again"
     tried = answer.progress.attempt
     return (
         f"{tried} attempt(s) had failed, no further one will be made" if tried else "it was not sent and never will be"
     )
 
 
-def _cancel(runtime: Runtime, service: Service, call: Call) -> Cancelled:
+def _cancel(runtime: Runtime, service: Service, id: str) -> Cancelled:
     """Take the call back. Had it taken the breaker's trial, that goes back too, and not only when its lease ends."""
     try:
-        answer = runtime.engine.queue.cancel(queue_names(service.key)[0], [call.id])[0]
+        answer = runtime.engine.queue.cancel(queue_names(service.key)[0], [id])[0]
     except (BrokerUnavailable, ResponseError):
         return Cancelled("unknown")
-    if call.trial and answer.state == "cancelled":
-        runtime.views.of(service).trial_inconclusive(call.id)
+    view = runtime.views.of(service)
+    if answer.state != "running" and view.record.trial == id:  # one that ended has told the breaker before it went
+        view.trial_inconclusive(id)
     return answer
 
 

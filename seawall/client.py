@@ -24,7 +24,7 @@ from seawall.actors.service import (
     Service,
     queue_names,
 )
-from seawall.calling import admit, call_and_wait, default_deadline
+from seawall.calling import abandon_trial, admit, call_and_wait, default_deadline
 from seawall.declaring import make_service
 from seawall.handles import Handle
 from seawall.queueing import BackgroundOptions, Prepared, enqueue_all
@@ -207,10 +207,14 @@ class ResilientServiceClient:
         elif deadline <= 0:
             raise ValueError(f"deadline must be a positive number of seconds, not {deadline}")
         ends = time.monotonic() + deadline
-        trial = admit(house, self._service, id, ends)
-        mailbox = house.engine.mailbox.address
-        call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
-        response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline, ends)
+        try:
+            trial = admit(house, self._service, id, ends)
+            mailbox = house.engine.mailbox.address
+            call = self._call(id, prepared, retry_on, waited=True, trial=trial, reply_to=mailbox)
+            response: requests.Response = call_and_wait(house, self._service, call, prepared.original, deadline, ends)
+        except BaseException:
+            abandon_trial(house, self._service, id)
+            raise
         return response
 
     def enqueue(self, method: str, path: str, **options: Unpack[EnqueueOptions]) -> Handle:

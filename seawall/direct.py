@@ -23,12 +23,17 @@ from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, ServiceUnavailable, TokenUnavailable
-from seawall.supervisor.view import BreakerView
+from seawall.patience import within
+from seawall.supervisor.breaker import Record
+from seawall.supervisor.view import BreakerView, NullView
 
 __all__ = ["ran_here", "run_directly"]
 
 #: Seconds for which one warning about direct calls is enough.
 WARN_EVERY = 60.0
+
+#: What a call tells its breaker.
+_REPORTS = frozenset({"succeeded", "failed", "stumbled", "trial_succeeded", "trial_failed", "trial_inconclusive"})
 
 _lock = threading.Lock()
 _transports: dict[str, Transport] = {}
@@ -61,7 +66,7 @@ def run_directly(
         text = f"[{service.name}] the broker is away, and without its token the call is not made here"
         raise ServiceUnavailable(text, service=service.name) from error
     sender = _Sender(_transport(service, token), ends)
-    actor = CallActor(service, sender.send, view, meter=Meter(service.key))
+    actor = CallActor(service, sender.send, _reporting(view, ends), meter=Meter(service.key))
     progress = Progress()
     while True:
         delivered = _deliver(call, original, progress)
@@ -79,6 +84,27 @@ def run_directly(
         if time.monotonic() + settlement.delay >= ends:
             raise sender.deadline_exceeded(call, f"{progress.attempt} attempt(s) had failed, no further one was made")
         time.sleep(settlement.delay)
+
+
+class _Reporter:
+    """A view of the breaker for a caller with little time. The store may be silent: what it is told goes on behind the
+    caller's back once that one's time is over, and until then changes the record as ever."""
+
+    def __init__(self, view: BreakerView, ends: float) -> None:
+        self._view = view
+        self._ends = ends
+
+    def __getattr__(self, name: str) -> Any:
+        known = getattr(self._view, name)
+        return self._hurried(known) if name in _REPORTS else known
+
+    def _hurried(self, report: Callable[..., Record]) -> Callable[..., Record]:
+        return lambda *args: within(self._ends - time.monotonic(), lambda: report(*args), self._view.record)
+
+
+def _reporting(view: BreakerView, ends: float) -> Any:
+    """As it is where nobody is waited for."""
+    return view if isinstance(view, NullView) else _Reporter(view, ends)
 
 
 class _Sender:

@@ -101,7 +101,7 @@ class NoWorker(DeadlineExceeded):
 
 
 class CallCancelled(SeawallError):
-    """The call was cancelled, or replaced by a newer one, before it started."""
+    """The call was cancelled, or replaced by a newer one, before it started; the message says if a worker had died with it."""
 
 
 class CallFailed(SeawallError):

@@ -10,7 +10,7 @@ from seawall import runtime as runtimes
 from seawall.actors.engine import Engine
 from seawall.actors.queue_store import Standing
 from seawall.actors.record import Attempt
-from seawall.actors.replies import Outcome
+from seawall.actors.replies import Outcome, taken_back
 from seawall.actors.service import Service
 from seawall.errors import (
     BrokerUnavailable,
@@ -118,8 +118,7 @@ class Handle:
             return False
         answer = runtimes.current().engine.queue.cancel(self._queue, [self.id])[0]
         if answer.state == "cancelled":
-            text = f"[{self._service.name}] the call was cancelled before it started"
-            self._outcome = Outcome(error=CallCancelled(text, service=self._service.name))
+            self._outcome = Outcome(error=taken_back(self._service.name, answer.deaths))
         return answer.state == "cancelled"
 
     def result(self, timeout: float | None = None) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 import hiredis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as AnswerTimeout
 from redis.retry import Retry
 
 from seawall.broker_url import read_url, shown_url, unusable
@@ -88,7 +89,10 @@ class _Job:
 
 
 class RedisLink:
-    """A shared, pipelining connection to one Redis or Valkey server. Safe for threads, not across a fork."""
+    """A shared, pipelining connection to one Redis or Valkey server. Safe for threads, not across a fork.
+
+    Whoever waits behind a round trip of others, to which a silent server gives no answer, waits for no second one.
+    """
 
     def __init__(
         self, url: str, *, connect_timeout: float = CONNECT_TIMEOUT, answer_timeout: float = ANSWER_TIMEOUT
@@ -209,16 +213,23 @@ class RedisLink:
         batch: list[_Job] = []
         try:
             with self._io:
-                with self._door:
-                    batch += self._jobs
-                    self._jobs.clear()
-                self._exchange(batch)
+                self._take_waiting(batch)
+                silence = self._exchange(batch)
+                if silence is not None:
+                    failed = len(batch)
+                    self._take_waiting(batch)
+                    self._fail(batch[failed:], silence)
         finally:
             with self._door:
                 for job in batch:
                     if job.turn is not None and job.turn.locked():
                         job.turn.release()
                 self._hand_over()
+
+    def _take_waiting(self, batch: list[_Job]) -> None:
+        with self._door:
+            batch += self._jobs
+            self._jobs.clear()
 
     def _hand_over(self) -> None:
         self._has_leader = bool(self._jobs)
@@ -242,8 +253,12 @@ class RedisLink:
         except (TypeError, UnicodeError) as error:
             raise ValueError(f"this cannot be sent to the broker: {error}") from error
 
-    def _exchange(self, batch: Sequence[_Job]) -> None:
-        """Send everything in one write, and read the answers in order."""
+    def _exchange(self, batch: Sequence[_Job]) -> BrokerUnavailable | None:
+        """Send everything in one write, and read the answers in order.
+
+        Answers the error of those who wait behind, when the server is silent: to ask it anew, each batch after the one
+        before, would take them twice as long. They have written nothing.
+        """
         written = False
         try:
             connection = self._connected()
@@ -254,10 +269,13 @@ class RedisLink:
                     job.answers.append(self._read(connection))
                 job.done = True
             self._used_at = time.monotonic()
+            return None
         except (RedisError, OSError, BrokerUnavailable) as error:
             self._drop()
             translated = error if isinstance(error, BrokerUnavailable) else self._unreachable(error, written=written)
             self._fail(batch, translated)
+            silent = isinstance(error, AnswerTimeout) or isinstance(error.__cause__, AnswerTimeout)
+            return BrokerUnavailable(str(translated), written=False) if silent else None
         except BaseException:
             self._drop()
             self._fail(batch, BrokerUnavailable("the exchange with the broker was interrupted", written=written))

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import requests
 from redis.exceptions import ResponseError
 
-from seawall.actors.call_actor import refusal
+from seawall.actors.call_actor import refused_in_queue
 from seawall.actors.engine import MEMORY_URL, Engine, engine_from_url
 from seawall.actors.patched import is_mocked
+from seawall.actors.record import Call
 from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
 from seawall.actors.token import TokenSource
@@ -115,24 +116,24 @@ class Runtime:
 
     def _breaker_changed(self, key: str, old: Record, new: Record) -> None:
         """An opened breaker answers the waiting callers of this process at once."""
-        if new.state is State.OPEN and old.state is State.CLOSED and (ids := self.waiting.of(key)):
-            threading.Thread(target=self._refuse, args=(key, ids), name="seawall-refusals", daemon=True).start()
+        if new.state is State.OPEN and old.state is State.CLOSED and (calls := self.waiting.of(key)):
+            threading.Thread(target=self._refuse, args=(key, calls), name="seawall-refusals", daemon=True).start()
 
-    def _refuse(self, key: str, ids: Sequence[str]) -> None:
+    def _refuse(self, key: str, calls: Sequence[Call]) -> None:
         service = registry.find(key)
         if service is None:
             return
         view = self.views.of(service)
         try:
-            answers = self.engine.queue.cancel(queue_names(key)[0], ids)
+            answers = self.engine.queue.cancel(queue_names(key)[0], [call.id for call in calls])
         except (BrokerUnavailable, ResponseError) as error:
             logger.debug("[%s] waiting calls not taken back: %s", service.name, error)
             return
-        for id, answer in zip(ids, answers, strict=True):
+        for call, answer in zip(calls, answers, strict=True):
             if answer.state == "cancelled":
                 self.engine.tally.add(key, "refused")
-                refused = refusal(view, answer.progress)
-                self.waiting.answer(id, Outcome(error=refused, attempts=answer.progress.attempt, breaker=view.record))
+                taken = refused_in_queue(view, call, answer.progress, answer.deaths)
+                self.waiting.answer(call, Outcome(error=taken, attempts=answer.progress.attempt, breaker=view.record))
 
     def count_unqueued(self, key: str) -> int:
         """Note a call that was fired and could not be queued; how many of this service there are."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from seawall.actors.record import Call
 from seawall.actors.replies import LocalWaiter, Mailbox, Outcome
 
 __all__ = ["Results", "Waiting"]
@@ -15,26 +16,27 @@ class Waiting:
     """Who waits for what, so that an opened breaker can answer all of a service's callers at once."""
 
     def __init__(self) -> None:
-        self._waiters: dict[str, dict[str, LocalWaiter]] = {}
+        self._waiters: dict[str, dict[str, tuple[Call, LocalWaiter]]] = {}
         self._lock = threading.Lock()
 
-    def add(self, key: str, id: str, waiter: LocalWaiter) -> None:
+    def add(self, call: Call, waiter: LocalWaiter) -> None:
         with self._lock:
-            self._waiters.setdefault(key, {})[id] = waiter
+            self._waiters.setdefault(call.service, {})[call.id] = call, waiter
 
-    def remove(self, key: str, id: str) -> None:
+    def remove(self, call: Call) -> None:
         with self._lock:
-            self._waiters.get(key, {}).pop(id, None)
+            self._waiters.get(call.service, {}).pop(call.id, None)
 
-    def of(self, key: str) -> list[str]:
+    def of(self, key: str) -> list[Call]:
+        """The calls of a service that are waited for."""
         with self._lock:
-            return list(self._waiters.get(key, ()))
+            return [call for call, _ in self._waiters.get(key, {}).values()]
 
-    def answer(self, id: str, outcome: Outcome) -> None:
+    def answer(self, call: Call, outcome: Outcome) -> None:
         with self._lock:
-            waiter = next((found[id] for found in self._waiters.values() if id in found), None)
-        if waiter is not None:
-            waiter.answer(outcome)
+            found = self._waiters.get(call.service, {}).get(call.id)
+        if found is not None:
+            found[1].answer(outcome)
 
 
 class Results:

@@ -31,7 +31,7 @@ from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
 from seawall.actors.views import Views
-from seawall.errors import BrokerUnavailable
+from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.outage import Outage
 from seawall.supervisor.breaker import Record, State
 from seawall.workers.threads import HubWorker
@@ -42,6 +42,9 @@ logger = logging.getLogger("seawall.worker")
 
 #: Seconds between two heartbeats: several of them fit into a lease, so one lost beat loses no call.
 BEAT_SECONDS = 1.0
+#: The fewest heartbeats that fit into a lease. With a gap of more than half a lease between two, the queue takes itself for
+#: back from an outage each time, and a dead worker's calls never come back.
+BEATS_IN_LEASE = 3
 #: Seconds for which a connection to the broker that was just used is not looked at before it is used again.
 TRUSTED_FOR = 0.5
 #: Seconds between two looks for a call to try a service with, once that is due.
@@ -61,7 +64,15 @@ class CallWorker:
         backoff: float = 1.0,
         observe: Callable[[Call], None] | None = None,
     ) -> None:
-        """`backoff` scales the waits between attempts, `observe` sees every attempt before it is sent; for tests."""
+        """`backoff` scales the waits between attempts, `observe` sees every attempt before it is sent; for tests.
+
+        Raises ConfigurationError when the engine's leases are too short for the heartbeat that renews them.
+        """
+        if engine.lease < BEATS_IN_LEASE * BEAT_SECONDS:
+            raise ConfigurationError(
+                f"a lease of {engine.lease:g} s is too short for a heartbeat each {BEAT_SECONDS:g} s: "
+                f"calls of dead workers would never come back; make it {BEATS_IN_LEASE * BEAT_SECONDS:g} s or longer"
+            )
         self.id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self.broker = SeawallBroker(engine.queue)
         if engine.link is not None and not session_mode:

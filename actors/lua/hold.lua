@@ -5,5 +5,6 @@
 
 local breaker, wish = P .. 'breaker:' .. ARGV[2], NOW + tonumber(ARGV[3])
 local hold = math.max(wish, tonumber(redis.call('HGET', breaker, 'hold') or 0))
+work_without_memory()  -- one field for each service, and what it asks for is less work
 redis.call('HSET', breaker, 'hold', whole(hold))
 return hold - NOW

@@ -208,9 +208,9 @@ local function is_remembered(Q, id)
   return tonumber(redis.call('ZSCORE', Q .. 'ended', id) or 0) > NOW
 end
 
--- A reply written here rather than by a worker: how the call ended, and why.
-local function verdict(id, error, detail)
-  return cmsgpack.pack({ id = id, error = error, detail = detail })
+-- A reply written here rather than by a worker: how the call ended, and why; without a message its reader finds the words.
+local function verdict(id, error, detail, message)
+  return cmsgpack.pack({ id = id, error = error, detail = detail, message = message })
 end
 
 local function replace(Q, id)

@@ -188,6 +188,9 @@ local function fetch(number, queue, gate, room, limit, allowed, normal)
   -- What is left behind is for the next fetcher. So is the timer for what is due later, once there is no room here.
   local full = taken >= room
   if full and (redis.call('ZCARD', Q .. 'ready') > 0 or limit > 0 and redis.call('ZCARD', Q .. 'due') > 0) then
+    if taken == 0 then
+      work_without_memory()
+    end
     wake(Q)
   end
   return taken, full and -1 or tired and 0 or due, false
@@ -235,6 +238,7 @@ local function fetch_group(group)
   end
   if turned_away then
     bounded[#bounded + 1] = group
+    work_without_memory()  -- nothing may have been taken by now
     for _, queue in ipairs(names) do
       if redis.call('ZCARD', base(queue) .. 'lease') > 0 then
         redis.call('HSET', base(queue) .. 'tok', '!', '1')

@@ -6,18 +6,20 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import pytest
 import redis
 import requests
 
-from seawall import DeadlineExceeded, NoWorker, ResilientServiceClient, ServiceUnavailable, State
+from seawall import DeadlineExceeded, NoWorker, OutcomeUnknown, ResilientServiceClient, ServiceUnavailable, State
 from seawall import runtime as runtimes
 from seawall.actors.engine import Engine, engine_from_url
 from seawall.actors.queue_store import Done, Group, Want
 from seawall.actors.record import decode_call
 from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
+from seawall.actors.views import Views
 from seawall.calling import admit, default_deadline
 from seawall.supervisor.breaker import ForceOpen
 from tests.integration.stores import answer
@@ -200,6 +202,69 @@ class TestOpening:
     @staticmethod
     def queued() -> int:
         return runtimes.current().engine.queue.counts(["chroma-server.waited"])[0].ready
+
+
+class Mortal:
+    """A worker that takes a call, may have sent it, and dies. Its lease is short, so that nobody has to wait for that."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._engine = engine_from_url(url, lease=0.2)
+        self._queue = queue_names(key)[0]
+        self._engine.queue.beat("mortal", b"{}", [self._queue], [])
+
+    def die_of_a_call(self) -> None:
+        """And have the call back in its queue."""
+        group = Group(1, (Want(self._queue, "", 1),))
+        wait_until(lambda: self._engine.queue.fetch([group]).deliveries)
+        wait_until(lambda: self._engine.queue.sweep(self._queue)[0])
+
+    def open_the_breaker(self, client: ResilientServiceClient) -> None:
+        views = Views(self._engine.breakers, grace=0)
+        views.of(client.service).by_hand(ForceOpen())
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class TestAfterADeath:
+    """A call whose worker died may have been carried out: nobody who takes it back says that it was not sent."""
+
+    @pytest.fixture
+    def mortal(self, redis_url: str) -> Iterator[Mortal]:
+        mortal = Mortal(redis_url, "billing")
+        yield mortal
+        mortal.close()
+
+    @staticmethod
+    def client(idempotency: Literal["trust", "none"]) -> ResilientServiceClient:
+        return ResilientServiceClient("http://127.0.0.1:9", "Billing", key="billing", idempotency=idempotency)
+
+    def test_when_its_deadline_passes(self, mortal: Mortal) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(self.client("none").post, "/pay", deadline=2)
+            mortal.die_of_a_call()
+            error = call.exception(5)
+        assert isinstance(error, DeadlineExceeded)
+        assert "may have been carried out, because a worker died with it" in str(error)
+
+    def test_when_the_breaker_opens_and_a_repetition_would_do_harm(self, mortal: Mortal) -> None:
+        client = self.client("none")
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(client.post, "/pay")
+            mortal.die_of_a_call()
+            mortal.open_the_breaker(client)
+            with pytest.raises(OutcomeUnknown, match="POST /pay may have been carried out: its worker died"):
+                call.result(5)
+
+    def test_when_the_breaker_opens_and_it_may_be_repeated(self, mortal: Mortal) -> None:
+        client = self.client("trust")
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(client.post, "/pay")
+            mortal.die_of_a_call()
+            mortal.open_the_breaker(client)
+            error = call.exception(5)
+        assert isinstance(error, ServiceUnavailable)
+        assert isinstance(error.__cause__, OutcomeUnknown)
 
 
 class TestReadYourOwnWrites:

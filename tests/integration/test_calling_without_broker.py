@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from seawall import (
     TokenUnavailable,
     direct,
 )
-from tests.support import Answer, CountingService, PrivateRedis, wait_until
+from tests.support import Answer, CountingService, PrivateRedis, Request, wait_until
 from tests.support.house import RemoteHouse, caller
 
 
@@ -66,6 +67,23 @@ class TestUnreachable:
             client.get("/slow", deadline=0.3)
         assert time.monotonic() - started < 1
         assert client.get_status()["consecutive_failures"] == 0, "the caller's haste is no fault of the service"
+
+    def test_although_the_breakers_store_is_silent_when_the_answer_comes(
+        self, client: ResilientServiceClient, service: CountingService, tmp_path: Path
+    ) -> None:
+        def fall_silent(request: Request) -> Answer:
+            listener.bind(f"{tmp_path}/nobody.sock")
+            listener.listen()
+            return Answer(delay=0.6)  # beyond the time for which the lost store is not asked again
+
+        with socket.socket(socket.AF_UNIX) as listener:
+            service.script("/sick", Answer(500))
+            with pytest.raises(requests.HTTPError):
+                client.get("/sick")
+            service.script("/slow", fall_silent)
+            started = time.monotonic()
+            assert client.get("/slow", deadline=0.8).status_code == 200
+            assert time.monotonic() - started < 1.4
 
     def test_with_no_backoff_beyond_the_deadline(
         self, client: ResilientServiceClient, service: CountingService

@@ -201,6 +201,20 @@ class TestCancel:
         cancelled = stores.queue.cancel(WAITED, ["a"])[0]
         assert (cancelled.state, cancelled.progress) == ("cancelled", progress)
 
+    @pytest.mark.parametrize("queue", [WAITED, BACKGROUND])
+    def test_one_whose_worker_died_may_have_been_carried_out(self, dying: Stores, queue: str) -> None:
+        accept(dying.queue, queue, "a")
+        accept(dying.queue, queue, "b")
+        fetch(dying.queue, queue, free=1)
+        wait_until(lambda: dying.queue.sweep(queue)[0])
+        answers = dying.queue.cancel(queue, ["a", "b"])
+        assert [(one.state, one.deaths) for one in answers] == [("cancelled", 1), ("cancelled", 0)]
+        if queue == BACKGROUND:
+            outcome = dying.queue.watch(queue, "a", dying.mailbox())
+            assert outcome is not None
+            with pytest.raises(CallCancelled, match="may have been carried out"):
+                raise outcome.error or AssertionError
+
     def test_no_ids_no_answers(self, stores: Stores) -> None:
         assert stores.queue.cancel(WAITED, []) == []
 

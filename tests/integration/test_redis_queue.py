@@ -16,8 +16,20 @@ from typing import Any
 import pytest
 import redis
 
-from seawall.actors import redis_wake
-from seawall.actors.queue_store import Accepted, Bury, Done, Group, Later, Put, Release, Want
+from seawall.actors import redis_queue, redis_wake
+from seawall.actors.queue_store import (
+    Accepted,
+    Bury,
+    Cancelled,
+    Done,
+    Group,
+    Later,
+    Oldest,
+    Put,
+    QueueStore,
+    Release,
+    Want,
+)
 from seawall.actors.record import Progress, Reply, encode
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
@@ -384,6 +396,33 @@ class TestOutage:
         assert ids(fetch(fragile.queue, BACKGROUND)) == ["before", "a"]
         assert fetch(fragile.queue, BACKGROUND) == []
 
+    def test_those_who_wait_behind_a_silent_server_do_not_ask_it_again(
+        self, own_redis: PrivateRedis, fragile: RedisStores
+    ) -> None:
+        """One patience is enough for all: whoever comes while a round trip is under way has its error when that has."""
+        queue = fragile.queue
+        accept(queue, BACKGROUND, "before")
+
+        def put(id: str) -> tuple[BrokerUnavailable | None, float]:
+            began = time.monotonic()
+            try:
+                accept(queue, BACKGROUND, id)
+            except BrokerUnavailable as error:
+                return error, time.monotonic() - began
+            return None, 0.0
+
+        with own_redis.client() as inside, ThreadPoolExecutor(50) as pool:
+            before = inside.info("stats")["total_connections_received"]
+            own_redis.freeze()
+            waiting = [pool.submit(put, f"c{number}") for number in range(50)]
+            ended = [one.result(10) for one in waiting]
+            own_redis.thaw()
+            written = [error.written for error, _ in ended if error]
+            assert (len(written), any(written)) == (50, True)
+            assert max(took for _, took in ended) < TYPED
+            assert inside.info("stats")["total_connections_received"] == before, "nobody has knocked a second time"
+        assert len(fetch(queue, BACKGROUND, free=60, limit=60)) <= 1 + sum(written), "what was not written never comes"
+
     def test_a_fetch_that_was_given_up_hands_out_nothing(self, own_redis: PrivateRedis) -> None:
         """The thawed server carries out the fetch that it was sent; nobody is there to take what it would hand out."""
         stores = RedisStores(own_redis.url, lease=30, patience=0.2)
@@ -565,6 +604,12 @@ def test_a_refusal_that_nobody_foresaw_is_typed_too() -> None:
         stores.close()
 
 
+def test_a_cancel_script_that_counted_no_deaths_is_understood(stores: RedisStores) -> None:
+    """The one of the release before."""
+    assert redis_queue._cancelled(1, b"") == Cancelled("cancelled", deaths=0)
+    assert redis_queue._cancelled(1, b"", 2) == Cancelled("cancelled", deaths=2)
+
+
 class TestOutOfMemory:
     def test_a_full_server_refuses_new_calls_and_drains(self, own_redis: PrivateRedis, fragile: RedisStores) -> None:
         box = fragile.mailbox()
@@ -608,9 +653,25 @@ class TestOutOfMemory:
         assert queue.replay(BACKGROUND, buried.id, 60)
         assert queue.cancel(BACKGROUND, [buried.id])[0].state == "cancelled"
         assert queue.sweep(BACKGROUND) == (0, 0, 0)
+        queue.count({("chroma", "retries_denied"): 2})
+        assert queue.tally()["chroma", "retries_denied"] == 2
+        queue.hold("git", 60)
+        assert queue.oldest(BACKGROUND, "git") == Oldest()
+        self._turn_away(queue)
+        assert queue.watch(BACKGROUND, released.id, stores.mailbox()) is None
         queue.leave("w", [BACKGROUND])
         queue.wait([BACKGROUND], 0.01)
         queue.wait([BACKGROUND, WAITED], 0.01)
+
+    @staticmethod
+    def _turn_away(queue: QueueStore) -> None:
+        """A fetch that may take nothing leaves a mark for whoever makes room, or wakes somebody else."""
+        running = one(queue, BACKGROUND, free=1)
+        want = Want(BACKGROUND, "", 8)
+        assert queue.fetch([Group(8, (want,), bound=1)]).bounded == {0}
+        queue.wait([BACKGROUND], 0.01)  # the token that lay there is gone
+        assert queue.fetch([Group(0, (want,))]).deliveries == ()
+        assert queue.settle(running, Release())
 
 
 class Sleeper(threading.Thread):

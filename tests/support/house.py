@@ -55,9 +55,16 @@ class RemoteHouse:
     """
 
     def __init__(
-        self, url: str, *, token: TokenSource | None = None, backoff: float = 0.0, supervised: bool = True
+        self,
+        url: str,
+        *,
+        token: TokenSource | None = None,
+        backoff: float = 0.0,
+        supervised: bool = True,
+        metered: bool = True,
     ) -> None:
         self._engine = engine_from_url(url)
+        self._engine.metered = metered
         self._views = Views(self._engine.breakers, grace=self._engine.grace)
         self._token = token or TokenSource()
         self.worker = CallWorker(self._engine, self._views, self._token, backoff=backoff)

@@ -62,6 +62,7 @@ def test_every_setting_can_be_set_by_its_environment_variable(tmp_path: Path, na
         "alerts_webhook": "https://ops.example.com/hook",
         "alerts_on": "open,close",
         "alerts_callable": "app.pager:page",
+        "metrics": "on",
     }
     variable = f"SEAWALL_{name.upper()}"
     settings = load_settings({}, {variable: values.get(name, "7")}, tmp_path)

@@ -1,0 +1,111 @@
+"""What is counted of calls: once for each end, where the end is decided. Asked of both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from seawall.actors.queue_store import Bury, Done, Later, Put, Release
+from seawall.actors.record import Attempt, Progress
+from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch, ids, one
+from tests.support import wait_until
+
+WAITED, BACKGROUND = "chroma.waited", "chroma.background"
+ENDED = ("chroma took.3", 1, "chroma calls.background.succeeded", 1)
+TRIED = Progress().failed_attempt(Attempt(1.0, "Server error 500", 0.1))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    opened: Stores
+    if request.param == "memory":
+        opened = MemoryStores(lease=0.2)
+    else:
+        opened = RedisStores(request.getfixturevalue("redis_url"), lease=0.2)
+    yield opened
+    opened.close()
+
+
+def counted(stores: Stores) -> dict[str, int]:
+    return {what: times for (service, what), times in stores.queue.tally().items() if service == "chroma"}
+
+
+class TestSettlements:
+    def test_an_end_is_counted_with_the_step_that_ends_it_and_never_twice(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        delivery = one(stores.queue, BACKGROUND)
+        assert stores.queue.settle(delivery, Done(counts=ENDED))
+        assert not stores.queue.settle(delivery, Done(counts=ENDED))  # the worker had lost the answer
+        assert counted(stores) == {"took.3": 1, "calls.background.succeeded": 1}
+
+    def test_a_late_worker_counts_nothing(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        late = one(stores.queue, BACKGROUND)
+        assert wait_until(lambda: stores.queue.sweep(BACKGROUND)[0])
+        again = one(stores.queue, BACKGROUND)
+        assert not stores.queue.settle(late, Done(counts=ENDED))
+        assert stores.queue.settle(again, Done(counts=ENDED))
+        assert counted(stores) == {"took.3": 1, "calls.background.succeeded": 1}
+
+    @pytest.mark.parametrize("settlement", [Later(60.0, TRIED), Release(), Release(progress=TRIED)])
+    def test_an_attempt_counts_also_where_the_call_goes_on(self, stores: Stores, settlement: Later | Release) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        counting = type(settlement)(**{**_fields(settlement), "counts": ("chroma took.5", 1)})
+        assert stores.queue.settle(one(stores.queue, BACKGROUND), counting)
+        assert counted(stores) == {"took.5": 1}
+
+    def test_an_end_and_a_fetch_in_one_step(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        settled, _ = stores.queue.settle_and_fetch(one(stores.queue, BACKGROUND), Done(counts=ENDED), ())
+        assert settled
+        assert counted(stores)["calls.background.succeeded"] == 1
+
+
+class TestEndsThatNoWorkerDecides:
+    def test_dead_letters_by_reason(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        stores.queue.settle(one(stores.queue, BACKGROUND), Bury("rounds used up", counts=("chroma took.5", 1)))
+        assert counted(stores) == {"dead.rounds used up": 1, "calls.background.dead": 1, "took.5": 1}
+
+    def test_expired_ones(self, stores: Stores) -> None:
+        for queue in (BACKGROUND, WAITED):
+            accept(stores.queue, queue, "a", expires_in=0.01)
+        wait_until(lambda: sum(stores.queue.sweep(queue)[2] for queue in (BACKGROUND, WAITED)))
+        wait_until(lambda: "calls.waited.expired" in counted(stores) or stores.queue.sweep(WAITED)[2])
+        wait_until(lambda: "dead.expired" in counted(stores) or stores.queue.sweep(BACKGROUND)[2])
+        assert counted(stores) == {"calls.waited.expired": 1, "dead.expired": 1, "calls.background.dead": 1}
+
+    def test_those_that_were_taken_back(self, stores: Stores) -> None:
+        accept(stores.queue, WAITED, "a")
+        stores.queue.cancel(WAITED, ["a", "a", "unknown"])
+        assert counted(stores) == {"calls.waited.cancelled": 1}
+
+
+class TestWaiting:
+    def test_a_delivery_knows_since_when_it_could_have_started(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        before = stores.breakers.now()
+        accept(stores.queue, BACKGROUND, "b", delay=0.05)
+        first = one(stores.queue, BACKGROUND)
+        assert before - 1 < first.ready_at <= first.fetched_at
+        found = wait_until(lambda: fetch(stores.queue, BACKGROUND))
+        assert found[0].ready_at == pytest.approx(before + 0.05, abs=0.04)
+
+
+class TestPauses:
+    def test_background_calls_wait_until_somebody_resumes(self, stores: Stores) -> None:
+        accept(stores.queue, BACKGROUND, "a")
+        stores.queue.put([Put(WAITED, "w", b"")])
+        stores.queue.pause(BACKGROUND, "chroma")
+        assert stores.queue.paused(["chroma", "git"]) == [True, False]
+        assert ids(fetch(stores.queue, WAITED, BACKGROUND, gate="chroma")) == ["w"]
+        stores.queue.hold("chroma", 0.001)  # a Retry-After ends no pause
+        assert fetch(stores.queue, BACKGROUND, gate="chroma") == []
+        stores.queue.resume(BACKGROUND, "chroma")
+        assert stores.queue.paused(["chroma"]) == [False]
+        assert ids(fetch(stores.queue, BACKGROUND, gate="chroma")) == ["a"]
+
+
+def _fields(settlement: Later | Release) -> dict[str, object]:
+    return {name: getattr(settlement, name) for name in settlement.__struct_fields__}
