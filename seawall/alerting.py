@@ -17,7 +17,7 @@ from seawall.registry import Registry
 from seawall.runtime import Runtime
 from seawall.settings import Settings
 from seawall.supervisor.alert_store import AlertStore, RedisAlertStore
-from seawall.supervisor.alert_words import Alert, as_json
+from seawall.supervisor.alert_words import BY_HAND, Alert, as_json
 from seawall.supervisor.alerting import Rules, Sight
 from seawall.supervisor.alerts import Alerts
 from seawall.supervisor.breaker import Record
@@ -75,7 +75,7 @@ def look(runtime: Runtime, registry: Registry) -> dict[str, Sight]:
             state=record.state.value,
             opened_at=record.opened_at,
             changed_at=record.changed_at,
-            why="by hand" if record.forced else record.last_error,
+            why=BY_HAND if record.forced else record.last_error,
             slow_start=record.slow_start,
             waiting=waited.ready + background.ready,
             held=background.ready if record.state != "closed" else 0,

@@ -9,6 +9,7 @@ from seawall.alerts import is_wanted
 from seawall.registry import Registry
 from seawall.runtime import Runtime
 from seawall.supervisor.alert_store import MemoryAlertStore
+from seawall.supervisor.alert_words import BY_HAND
 from seawall.supervisor.breaker import Record
 
 __all__ = ["LocalAlerts"]
@@ -38,7 +39,7 @@ class LocalAlerts:
     def _changed(self, key: str, old: Record, new: Record) -> None:
         if old.state is new.state:
             return
-        why = "by hand" if new.forced else new.last_error
+        why = BY_HAND if new.forced else new.last_error
         self._store.changed(key, new.state.value, new.opened_at or old.opened_at, why)
         self._start()
 

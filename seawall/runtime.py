@@ -61,7 +61,9 @@ class Runtime:
         *,
         engine: Engine | None = None,
         why_memory: str = "SEAWALL_BROKER_URL names no server",
+        alerts: bool = True,
     ) -> None:
+        """Without `alerts` memory mode tells nobody of outages, as in a test, whose outages are no news."""
         memory = settings.memory_mode
         if memory and settings.require_broker:
             raise ConfigurationError(
@@ -75,6 +77,7 @@ class Runtime:
         self.waiting = Waiting()
         self.results = Results()
         self.house: LocalHouse | None = None
+        self._tells_alerts = alerts
         self._alerts: LocalAlerts | None = None
         self.unqueued: dict[str, int] = {}
         """Calls that `fire` could not queue, by service."""
@@ -99,7 +102,7 @@ class Runtime:
                     house = self._make_house(LocalHouse)
                     house.start()
                     self.house = house
-                    self._alerts = LocalAlerts(self, registry)
+                    self._alerts = LocalAlerts(self, registry) if self._tells_alerts else None
 
     def _make_house(self, kind: type[LocalHouse]) -> LocalHouse:
         """Memory mode's workers; a test harness makes them in its own way."""
@@ -178,7 +181,7 @@ def _under_test(runtime: Runtime) -> Runtime:
         if before is not None and before[0] is requests.request:
             return before[1]
         settings = dataclasses.replace(runtime.settings, broker_url=MEMORY_URL, require_broker=False)
-        _mocked = (requests.request, Runtime(settings, why_memory="requests.request is a mock"))
+        _mocked = (requests.request, Runtime(settings, why_memory="requests.request is a mock", alerts=False))
         made = _mocked[1]
     if before is not None:
         before[1].close()

@@ -11,6 +11,7 @@ import msgspec
 
 from seawall.errors import BrokerUnavailable
 from seawall.redis_link import Argument, RedisLink, load_script
+from seawall.supervisor.alert_words import BY_HAND
 from seawall.supervisor.alerting import State, Transition
 
 __all__ = ["AlertStore", "MemoryAlertStore", "RedisAlertStore", "Stored"]
@@ -125,7 +126,7 @@ def _transition(id: bytes, fields: list[bytes]) -> Transition:
     text = id.decode()
     why = found.get("why", "")
     if found.get("forced") == "1":
-        why = "by hand"
+        why = BY_HAND
     return Transition(
         id=text,
         at=int(text.partition("-")[0]) / 1000,

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["VERSION", "Alert", "DeadLetters", "Outage", "Queue", "as_json", "length", "summary_of"]
+__all__ = ["BY_HAND", "VERSION", "Alert", "DeadLetters", "Outage", "Queue", "as_json", "length", "summary_of"]
 
+#: The reason of an outage that somebody has made.
+BY_HAND = "by hand"
 #: Of the JSON form; raised only for a change that a reader of the one before would get wrong.
 VERSION = 1
 
@@ -91,6 +93,8 @@ def summary_of(alert: Alert) -> str:
     if outage is not None and outage.ended:
         held = f", {_calls(outage.held)} waited for it" if outage.held else ""
         return f"{name} is back after {length(outage.ended - outage.began)}{held}"
+    if outage is not None and outage.why == BY_HAND:
+        return f"{name} gets no calls: its circuit breaker was opened by hand"
     if outage is not None:
         return f"{name} is down: its circuit breaker opened" + (f" ({outage.why})" if outage.why else "")
     if queue is not None and alert.kind == "queue_age":

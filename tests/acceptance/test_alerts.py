@@ -211,7 +211,7 @@ def test_functions_that_raise_or_hang_harm_nobody(tmp_path: Path, redis_url: str
     with watched(tmp_path, redis_url, listeners=LISTENERS, SEAWALL_ALERTS_CALLABLE="services:note") as it:
         _, supervisor = it.fleet.start(workers=1, supervisors=1)
         it.by_hand(ForceOpen())
-        supervisor.expect("NOTED open chroma Chroma is down")
+        supervisor.expect("NOTED open chroma Chroma gets no calls: its circuit breaker was opened by hand")
         supervisor.expect("services.raises raised an error; it goes on")
         it.by_hand(ForceClose())
         supervisor.expect("NOTED close chroma Chroma is back after")

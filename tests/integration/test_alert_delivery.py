@@ -321,3 +321,32 @@ def test_an_embedded_file_key_is_used(tmp_path: Path, redis_server: PrivateRedis
     header = service.signing.headers(b"{}")["X-Seawall-Signature"]
     assert seawall.verify_alert(b"{}", header, "from a file") == {}
     assert settings.alerts_on == ("open",)
+
+
+def test_under_a_mock_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that counts the calls of its mock finds its own."""
+    import requests
+
+    heard: list[dict[str, Any]] = []
+    seawall.on_alert(heard.append)
+    monkeypatch.setenv("SEAWALL_ALERTS_WEBHOOK", "http://ops.example.com/hook")
+    sent = []
+
+    def mock(method: str, url: str, **options: Any) -> Any:
+        sent.append(url)
+        raise requests.ConnectionError("down")
+
+    with no_services():
+        before = runtimes.replace(None)
+        try:
+            monkeypatch.setattr(requests, "request", mock)
+            client = seawall.ResilientServiceClient("http://chroma", max_retries=1, failure_threshold=1)
+            with pytest.raises(requests.ConnectionError):
+                client.get("/")
+            assert client.state is BreakerState.OPEN
+            assert runtimes.current()._alerts is None
+        finally:
+            made = runtimes.replace(before)
+            if made is not None:
+                made.close()
+    assert (sent, heard) == (["http://chroma/"], [])
