@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test chaos check build docs bench bench-quick constraints clean
+.PHONY: help setup run test chaos measures check build docs bench bench-quick constraints clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin
@@ -43,6 +43,9 @@ test: setup ## run the tests; ARGS="tests/unit -x" goes to pytest, JOBS=1 runs t
 
 chaos: setup ## play a seeded chaos run (docs/chaos.md): SECONDS=60 for another length than 600, SEED=7 for the run of an earlier seed
 	$(IN_VENV)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+measures: setup ## play what broke the stock stack against this project (docs/reliability.md): IDS="B1 X3" for some of it
+	$(IN_VENV)/python -m tests.measures $(IDS) $(ARGS)
 
 check: setup ## lint, check the formatting, check the types
 	$(IN_VENV)/ruff check

@@ -34,17 +34,17 @@ def read_body(response: requests.Response, limit: Deadline, cap: int, service: s
 def _read(response: requests.Response, limit: Deadline, cap: int, service: str) -> bytes:
     if _announced(response) > cap:
         raise _too_large(cap, service)
-    body = io.BytesIO()
-    for chunk in response.iter_content(_CHUNK):
-        if body.tell() + len(chunk) > cap:
-            raise _too_large(cap, service)
-        body.write(chunk)
-        if limit.passed:  # what lies in the system's buffer outlives the connection, and may be a lot of work
+    with io.BytesIO() as body:  # an error has its memory back at once, whoever keeps the traceback
+        for chunk in response.iter_content(_CHUNK):
+            if body.tell() + len(chunk) > cap:
+                raise _too_large(cap, service)
+            body.write(chunk)
+            if limit.passed:  # what lies in the system's buffer outlives the connection, and may be a lot of work
+                raise requests.ReadTimeout("the body was not complete in time")
+        # Without a length the end of a connection is the end of the body, even when the deadline cut it.
+        if limit.passed:
             raise requests.ReadTimeout("the body was not complete in time")
-    # Without a length the end of a connection is the end of the body, even when the deadline cut it.
-    if limit.passed:
-        raise requests.ReadTimeout("the body was not complete in time")
-    return body.getvalue()
+        return body.getvalue()
 
 
 def _announced(response: requests.Response) -> int:

@@ -166,7 +166,10 @@ class CallActor:
         one.verdict = ruled(_judge(one.response, one.error), call.retry_on, one.status, one.error)
         one.took = self._now() - one.started
         delivered.ran = (one.started, one.took)
-        return self._succeeded(one) if one.verdict.ok else self._failed(one)
+        try:
+            return self._succeeded(one) if one.verdict.ok else self._failed(one)
+        finally:
+            one.error = None  # its traceback has this frame: with all it read, it would lie about until a collection
 
     def _succeeded(self, one: _Try) -> Settlement:
         if one.status >= 400:

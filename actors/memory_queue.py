@@ -275,7 +275,6 @@ class MemoryQueue:
             if isinstance(settlement, (Later, Release)) and entry.lease is None:
                 return False
             self._settle(queue, entry, settlement, self._clock.time())
-            self._add_counts(settlement.counts)
             self._wake()
             return True
 
@@ -287,8 +286,9 @@ class MemoryQueue:
 
     def _settle(self, queue: EntryQueue, entry: Entry, settlement: Settlement, now: float) -> None:
         match settlement:
-            case Done(outcome, mailbox, keep):
+            case Done(outcome, mailbox, keep, counts):
                 queue.forget(entry)
+                self._add_counts(counts)
                 self._answer(queue, entry.id, mailbox, outcome, keep)
             case Bury(reason, outcome, mailbox, progress):
                 entry.progress = progress or entry.progress

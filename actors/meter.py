@@ -1,17 +1,17 @@
-"""What a worker counts of every attempt. The counts travel with the settlement and are added in the same step.
+"""What a worker counts of every attempt.
 
-So a call that has ended is counted once in the fleet: a settlement that is said again adds nothing, and what a killed
-worker had not settled yet is counted by whoever ends it.
+How a call ended travels with its settlement and is added in the same step: so it is counted once in the fleet, whatever is
+said again, and whoever ends what a killed worker had not settled. Attempts and their times are added once a second by
+each process: a killed one takes its last second's along.
 """
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 
-import msgspec
-
 from seawall.actors.delivered import Delivered
-from seawall.actors.queue_store import Bury, Done, Later, Release, Settlement
+from seawall.actors.queue_store import Done, Later, Settlement
 from seawall.actors.replies import Outcome
 from seawall.errors import DeadlineExceeded, OutcomeUnknown, ServiceUnavailable
 
@@ -23,46 +23,62 @@ BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 
 OUTCOMES = ("succeeded", "answered_4xx", "failed", "refused", "expired", "cancelled", "unknown", "dead")
 
 
-class Meter:
-    """Counts one service's attempts. Without state: safe for threads.
+_WIDTH = len(BUCKETS) + 1
 
-    >>> Meter("chroma").took[bisect_left(BUCKETS, 0.004)]
-    'chroma took.2'
+
+class Meter:
+    """Counts one service's attempts, until they are drained. Safe for threads.
+
+    >>> meter = Meter("chroma")
+    >>> meter.attempt(took=0.004, waited=None)
+    >>> meter.drain()
+    {('chroma', 'took.2'): 1, ('chroma', 'took.us'): 4000}
     """
 
     def __init__(self, service: str) -> None:
-        self.took = [f"{service} took.{bucket}" for bucket in range(len(BUCKETS) + 1)]
-        self._wait = [f"{service} wait.{bucket}" for bucket in range(len(BUCKETS) + 1)]
-        self._took_us, self._wait_us = f"{service} took.us", f"{service} wait.us"
-        self._retries = f"{service} retries"
+        self._service = service
+        self._lock = threading.Lock()
+        self._clear()
         self._ended = {
-            waited: {outcome: f"{service} calls.{kind}.{outcome}" for outcome in OUTCOMES}
+            waited: {outcome: (f"{service} calls.{kind}.{outcome}", 1) for outcome in OUTCOMES}
             for waited, kind in ((True, "waited"), (False, "background"))
         }
 
+    def _clear(self) -> None:
+        self._took, self._took_s = [0] * _WIDTH, 0.0
+        self._wait, self._wait_s = [0] * _WIDTH, 0.0
+        self._retries = 0
+
+    def attempt(self, took: float, waited: float | None, retried: bool = False) -> None:
+        """An attempt took so many seconds, after its call had waited for a slot for so many (None: unknown)."""
+        with self._lock:
+            self._took[bisect_left(BUCKETS, took)] += 1
+            self._took_s += took
+            self._retries += retried
+            if waited is not None:
+                self._wait[bisect_left(BUCKETS, waited)] += 1
+                self._wait_s += waited
+
+    def drain(self) -> dict[tuple[str, str], int]:
+        """What was counted since the last time, by service and what is counted."""
+        with self._lock:
+            found = {f"took.{bucket}": times for bucket, times in enumerate(self._took)}
+            found |= {f"wait.{bucket}": times for bucket, times in enumerate(self._wait)}
+            found |= {"took.us": int(self._took_s * 1e6), "wait.us": int(self._wait_s * 1e6), "retries": self._retries}
+            self._clear()
+        return {(self._service, what): times for what, times in found.items() if times}
+
     def counted(self, settlement: Settlement, delivered: Delivered, waited: bool) -> Settlement:
-        """The settlement with what it adds to the fleet's counts."""
-        counts: tuple[str | int, ...] = ()
+        """Count the attempt that was made, if one was; the settlement with the end of the call in it, if it has ended."""
         if delivered.ran is not None:
             started, took = delivered.ran
             since = delivered.delivery.ready_at
-            counts = (self.took[bisect_left(BUCKETS, took)], 1, self._took_us, max(0, int(took * 1e6)))
-            if since:
-                wait = max(0.0, started - since)
-                counts += (self._wait[bisect_left(BUCKETS, wait)], 1, self._wait_us, int(wait * 1e6))
-        if isinstance(settlement, Done):
-            counts += (self._ended[waited][_outcome(settlement.outcome)], 1)
-        elif isinstance(settlement, Later) and settlement.progress.attempt:
-            counts += (self._retries, 1)
-        return _with(settlement, counts) if counts else settlement
-
-
-def _with(settlement: Settlement, counts: tuple[str | int, ...]) -> Settlement:
-    match settlement:
-        case Done():
-            return Done(settlement.outcome, settlement.mailbox, settlement.keep, counts)
-        case Later() | Release() | Bury():
-            return msgspec.structs.replace(settlement, counts=counts)
+            retried = isinstance(settlement, Later) and settlement.progress.attempt > 0
+            self.attempt(max(0.0, took), max(0.0, started - since) if since else None, retried)
+        if not isinstance(settlement, Done):
+            return settlement
+        end = self._ended[waited][_outcome(settlement.outcome)]
+        return Done(settlement.outcome, settlement.mailbox, settlement.keep, end)
 
 
 def _outcome(outcome: Outcome | None) -> str:

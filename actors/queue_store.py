@@ -146,7 +146,7 @@ class Fetched(msgspec.Struct, frozen=True):
 class Done(msgspec.Struct, frozen=True):
     """The call is over. The outcome goes to `mailbox`, and is kept for `keep` seconds for a background call.
 
-    `counts`, here and below: fields of the fleet's counts ("<service> <what>") and how much to add to each, in turn.
+    `counts` are fields of the fleet's counts ("<service> <what>") and how much to add to each, in turn.
     """
 
     outcome: Outcome | None = None
@@ -160,7 +160,6 @@ class Later(msgspec.Struct, frozen=True):
 
     delay: float
     progress: Progress
-    counts: tuple[str | int, ...] = ()
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -169,7 +168,6 @@ class Release(msgspec.Struct, frozen=True):
     first: bool = True
     delay: float = 0.0
     progress: Progress | None = None
-    counts: tuple[str | int, ...] = ()
 
 
 class Bury(msgspec.Struct, frozen=True):
@@ -179,7 +177,6 @@ class Bury(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
     mailbox: str = ""
     progress: Progress | None = None
-    counts: tuple[str | int, ...] = ()
 
 
 Settlement = Done | Later | Release | Bury

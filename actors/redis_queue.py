@@ -128,7 +128,6 @@ class RedisQueue:
         if isinstance(settlement, Done):
             return self._turn((*head, *_done_arguments(delivery, settlement)), groups, counts=settlement.counts)
         again = [self._prefix, _VERBS[type(settlement)], *head, *_again_arguments(delivery, settlement)]
-        again += settlement.counts
         if not groups:
             return bool(self._link.run(_SCRIPTS["again"], *again)), Fetched()
         settled, fetched = self._turn(_NOTHING_ENDED, groups, [(_SCRIPTS["again"], again)])

@@ -91,15 +91,15 @@ def _body(line: Line, head: Head, start: bytes, exchange: Exchange, cap: int, se
         raise ResponseTooLarge(f"[{service}] the response is over the cap of {cap} bytes", service=service)
     if len(start) >= head.length:
         return start[: head.length], len(start) == head.length
-    body = io.BytesIO()
-    body.write(start)
-    while (missing := head.length - body.tell()) > 0:
-        _allow_a_read(line, exchange)
-        piece = line.sock.recv(min(missing, _CHUNK))
-        if not piece:
-            raise http.client.IncompleteRead(body.getvalue(), missing)
-        body.write(piece)
-    return body.getvalue(), True
+    with io.BytesIO() as body:  # an error has its memory back at once, whoever keeps the traceback
+        body.write(start)
+        while (missing := head.length - body.tell()) > 0:
+            _allow_a_read(line, exchange)
+            piece = line.sock.recv(min(missing, _CHUNK))
+            if not piece:
+                raise http.client.IncompleteRead(body.getvalue(), missing)
+            body.write(piece)
+        return body.getvalue(), True
 
 
 def _read_otherwise(
@@ -121,16 +121,17 @@ def _read_otherwise(
     )
     response.limit = exchange.limit
     exchange.answered = True
-    body = io.BytesIO()
-    for chunk in response.stream(_CHUNK, decode_content=True):
-        if body.tell() + len(chunk) > cap:
-            raise ResponseTooLarge(f"[{service}] the response is over the cap of {cap} bytes", service=service)
-        body.write(chunk)
-    if exchange.limit.passed:  # the end of a connection is the end of some bodies, even when the deadline cut it
-        raise TimeoutError("the body was not complete in time")
+    with io.BytesIO() as body:
+        for chunk in response.stream(_CHUNK, decode_content=True):
+            if body.tell() + len(chunk) > cap:
+                raise ResponseTooLarge(f"[{service}] the response is over the cap of {cap} bytes", service=service)
+            body.write(chunk)
+        if exchange.limit.passed:  # the end of a connection is the end of some bodies, even when the deadline cut it
+            raise TimeoutError("the body was not complete in time")
+        content = body.getvalue()
     fields = tuple(response.headers.iteritems())
     keeps = not parsed.will_close and rest.is_used_up()
-    return Answered(parsed.status, parsed.reason, fields, body.getvalue(), seconds, keeps)
+    return Answered(parsed.status, parsed.reason, fields, content, seconds, keeps)
 
 
 def _final_answer(rest: _Rest, method: str) -> http.client.HTTPResponse:

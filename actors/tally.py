@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
@@ -26,6 +26,7 @@ class Tally:
     def __init__(self, store: QueueStore) -> None:
         self._store = store
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._sources: list[Callable[[], Mapping[tuple[str, str], int]]] = []
         self._lock = threading.Lock()
         self._flusher: threading.Thread | None = None
         self._closed = threading.Event()
@@ -35,8 +36,18 @@ class Tally:
             self._counts[service, what] += times
             self._have_flusher()
 
-    def add_counts(self, counts: Sequence[str | int]) -> None:
-        """As a settlement has them: "<service> <what>", how much, and so on."""
+    def add_all(self, counts: Mapping[tuple[str, str], int]) -> None:
+        for (service, what), times in counts.items():
+            self.add(service, what, times)
+
+    def gather(self, drain: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Ask this before each addition for what it has counted since, by service and what is counted."""
+        with self._lock:
+            self._sources.append(drain)
+            self._have_flusher()
+
+    def add_end(self, counts: Sequence[str | int]) -> None:
+        """What a settlement would have added to the store: "<service> <what>", how much, and so on."""
         for field, times in zip(counts[::2], counts[1::2], strict=True):
             service, _, what = str(field).partition(" ")
             self.add(service, what, int(times))
@@ -51,6 +62,8 @@ class Tally:
         """Add what was counted to the store's counts; what cannot be added is kept."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
+            for drain in self._sources:
+                counts.update(drain())
         if not counts:
             return
         try:

@@ -86,7 +86,10 @@ class Transport:
                 _hide_secrets(error, shown)
                 raise
             failure = translated(error, exchange, self.service, shown, call.timeout)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback has this frame: with its body, it would lie about until a collection
 
     def close(self) -> None:
         """Close the unused connections; those in use are closed after their call. Sending again opens new ones."""

@@ -15,7 +15,7 @@ from typing import Any
 from bench.figures import Result, show
 from bench.machine import describe
 from bench.page import RESULTS, write
-from bench.sections import back_to_back, backlog, breakers, idle, memory, outage, stages, throughput, trip
+from bench.sections import back_to_back, backlog, breakers, idle, memory, observed, outage, stages, throughput, trip
 from bench.services import Broker, Upstream
 from bench.stage import FULL, QUICK, Stage
 
@@ -28,6 +28,7 @@ SECTIONS: dict[str, Callable[[Stage], Result]] = {
     "backlog": backlog.run,
     "outage": outage.run,
     "memory": memory.run,
+    "observed": observed.run,
     "stages": stages.run,
 }
 

@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,11 +39,13 @@ class Contender:
     folder: Path = PEERS
     processes: int = 1
     """Worker processes in the comparisons of one."""
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of its own."""
 
     def environment(self, upstream: str, broker: str) -> dict[str, str]:
         url = f"{broker.rpartition('/')[0]}/{self.database}"
         own = {"BENCH_UPSTREAM": upstream, "BENCH_BROKER": url, "PYTHONPATH": str(PROGRAMS), "PYTHONWARNINGS": "ignore"}
-        return os.environ | own | {"SEAWALL_BROKER_URL": url, "SEAWALL_LOG_LEVEL": "warning"}
+        return os.environ | own | {"SEAWALL_BROKER_URL": url, "SEAWALL_LOG_LEVEL": "warning"} | self.more
 
 
 def _celery(pool: str, concurrency: int) -> Sequence[str]:

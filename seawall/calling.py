@@ -257,4 +257,4 @@ def _without_broker(
             service=service.name,
         ) from error
     view = _view(runtime, service, ends)
-    return run_directly(view, service, runtime.token, call, original, error, ends, runtime.engine.tally.add_counts)
+    return run_directly(view, service, runtime.token, call, original, error, ends, runtime.engine.tally)

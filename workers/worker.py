@@ -86,6 +86,7 @@ class CallWorker:
         self._services: dict[str, Service] = {}
         self._transports: dict[str, Transport] = {}
         self._budgets: dict[str, RetryBudget] = {}
+        self._meters: dict[str, Meter] = {}
         self._worker: HubWorker | None = None
         self._stopping = threading.Event()
         self._pulse: threading.Thread | None = None
@@ -120,7 +121,7 @@ class CallWorker:
             hold=lambda seconds: self._hold(service.key, seconds),
             count=lambda what: self._engine.tally.add(service.key, what),
             budget=self._budget_of(service, known),
-            meter=Meter(service.key) if self._engine.metered else None,
+            meter=self._meter_of(service.key),
         )
         if known is not None:
             for queue in queue_names(service.key):
@@ -149,6 +150,14 @@ class CallWorker:
         if known is None or known.retry_budget != service.retry_budget:
             self._budgets[service.key] = RetryBudget(service.retry_budget)
         return self._budgets[service.key]
+
+    def _meter_of(self, key: str) -> Meter | None:
+        if not self._engine.metered:
+            return None
+        if key not in self._meters:
+            self._meters[key] = Meter(key)
+            self._engine.tally.gather(self._meters[key].drain)
+        return self._meters[key]
 
     @staticmethod
     def _observed(send: Send, observe: Callable[[Call], None]) -> Send:

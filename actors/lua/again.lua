@@ -4,7 +4,6 @@
 --   later    delay ms, progress                 an attempt or a round failed; the next one is due then
 --   release  first 0|1, delay ms, progress ''   not started, or not counted: back where it was, or to the end, or later
 --   bury     reason, mailbox or '', reply, progress ''    to the dead letters
---   each followed by what it adds to the fleet's counts: field, how much, field, how much ...
 -- Returns 1, or 0 when the delivery is no longer the call's newest one. An unknown verb is an error.
 
 local verb, queue, id, token = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -58,5 +57,4 @@ else
   end
   put_back(tonumber(ARGV[7]), ARGV[6] == '1')
 end
-add_counts(verb == 'later' and 8 or verb == 'release' and 9 or 10)
 return 1

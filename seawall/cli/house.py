@@ -35,6 +35,9 @@ STOP_MARGIN = 3.0
 _SERVERS_RESTARTS = RestartPolicy(first_delay=0.5, longest_delay=5.0, budget=sys.maxsize)
 #: Settings that the children are told when they were given as options here.
 _TOLD = ("namespace", "log_format", "log_level", "web_host")
+#: Who needs which of the secrets that are set in the environment. A supervisor asks health paths with the internal token, and
+#: the user's program makes calls itself while the broker is away.
+_NEEDED = {"worker": "internal_token", "supervisor": "internal_token", "web": "web_token", "program": "internal_token"}
 
 
 class House:
@@ -82,9 +85,10 @@ class House:
 
     def _child(self, name: str) -> ChildSpec:
         """One of Seawall's own processes: `worker-2` runs the command `worker`. Files of the current folder hide nothing."""
-        command = (sys.executable, "-P", "-m", "seawall", name.partition("-")[0])
+        role = name.partition("-")[0]
+        command = (sys.executable, "-P", "-m", "seawall", role)
         argv = (*command, "--parent", str(os.getpid()), "--name", name, *self._modules)
-        return ChildSpec(name=name, argv=argv, env=self._environ, grace=self._stop_seconds)
+        return ChildSpec(name, argv, self._environ, self._stop_seconds, without=_kept_from(role))
 
     def _look_after(self) -> None:
         """Called several times a second, by the thread that started the server: it dies with that one."""
@@ -97,7 +101,8 @@ class House:
 
     def _users_program(self) -> ChildSpec:
         name = os.path.basename(self._command[0])
-        return ChildSpec(name=name, argv=self._command, env=self._environ, grace=self._stop_seconds, restart=False)
+        kept = _kept_from("program")
+        return ChildSpec(name, self._command, self._environ, self._stop_seconds, restart=False, without=kept)
 
     def _look_after_server(self) -> None:
         """Start the embedded server again when it has died. What keeps it from starting, such as a full disk, may pass."""
@@ -151,6 +156,11 @@ def _environment(settings: Settings) -> Mapping[str, str]:
     environ = {"broker_url": settings.broker_url, "require_broker": "1", "web_port": str(settings.web_port)}
     environ |= {name: str(getattr(settings, name)) for name in _TOLD if settings.sources.get(name) == "argument"}
     return {SETTINGS[name].variable: value for name, value in environ.items()}
+
+
+def _kept_from(role: str) -> list[str]:
+    """Variables with secrets that are none of its business. Everybody has the broker's password: it is in the URL."""
+    return [SETTINGS[name].variable for name in ("internal_token", "web_token") if name != _NEEDED[role]]
 
 
 def _listens(host: str, port: int) -> bool:

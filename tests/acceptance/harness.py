@@ -79,9 +79,9 @@ class Fleet:
     def caller(self) -> Caller:
         return self._kept(Caller(self.folder, self._log("caller"), self.environ))
 
-    def up(self, *options: str) -> Up:
-        """Everything under `seawall up`, with a server of its own; use() its url() then."""
-        environ = {name: value for name, value in self.environ.items() if name != "SEAWALL_BROKER_URL"}
+    def up(self, *options: str, broker: str = "") -> Up:
+        """Everything under `seawall up`, with a server of its own (use() its url() then) or over the `broker` at this URL."""
+        environ = {**self.environ, "SEAWALL_BROKER_URL": broker}  # empty counts as not set
         return self._kept(Up(self.folder, self._log("up"), environ, *options))
 
     def script(self, text: str, *arguments: str) -> Program:

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.harness import CallError, Fleet, say
 from tests.support import Answer, CountingService, PrivateRedis
+from tests.support.canaries import Sightings, every_value, every_write, process_titles
 
 #: Canaries: nobody else writes these.
 TOKEN, PASSWORD = "canary-token-5f2c81", "canary-password-93ab07"
 BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
-#: In every form in which they could show up: as they are, as HTTP sends them, and as repr or hex of bytes.
-TRACES = tuple(
-    form.encode()
-    for secret in (TOKEN, PASSWORD, BASIC)
-    for form in (secret, base64.b64encode(secret.encode()).decode().rstrip("="), secret.encode().hex())
-)
-
-
-class Sightings:
-    """What a search of one kind has found: where, and how much was searched."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-        self.searched: dict[str, int] = {}
-
-    def search(self, kind: str, where: str, data: bytes) -> None:
-        self.searched[kind] = self.searched.get(kind, 0) + 1
-        self.found += [f"{kind} {where}: {trace!r}" for trace in TRACES if trace in data]
 
 
 @pytest.fixture(scope="module")
@@ -101,60 +82,19 @@ def shown(answer: Any) -> str:
         return error.shown
 
 
-def every_value(redis: Any) -> Iterator[tuple[str, bytes]]:
-    """All that the server stores now, decoded by type."""
-    read = {
-        "string": redis.get,
-        "hash": redis.hgetall,
-        "list": lambda key: redis.lrange(key, 0, -1),
-        "set": redis.smembers,
-        "zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
-        "stream": redis.xrange,
-    }
-    for key in redis.scan_iter("*"):
-        yield key.decode(), key + b" " + b" ".join(flat(read[redis.type(key).decode()](key)))
-
-
-def flat(value: Any) -> Iterator[bytes]:
-    """The bytes in nested containers."""
-    if isinstance(value, bytes):
-        yield value
-    elif isinstance(value, dict):
-        yield from flat(list(value.items()))
-    elif isinstance(value, (list, tuple, set)):
-        for part in value:
-            yield from flat(part)
-
-
-def every_write(server: PrivateRedis) -> Iterator[tuple[str, bytes]]:
-    """All that the server has ever stored: its append-only file."""
-    for file in (server.folder / "appendonlydir").iterdir():
-        yield file.name, file.read_bytes()
-
-
-def process_titles() -> Iterator[tuple[str, bytes]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        for name in ("cmdline", "comm"):
-            with contextlib.suppress(OSError):
-                yield f"{folder.name}/{name}", (folder / name).read_bytes()
-
-
 def test_no_secret_is_anywhere_but_at_the_service(
     fleet: Fleet, service: CountingService, redis_server: PrivateRedis
 ) -> None:
-    sightings = Sightings()
+    sightings = Sightings({"token": TOKEN, "password": PASSWORD, "user and password": f"user:{PASSWORD}"})
     told = make_calls(fleet, service)
     with redis_server.client() as redis:
-        for key, value in every_value(redis):
-            sightings.search("stored value", key, value)
-    for name, written in every_write(redis_server):
-        sightings.search("append-only file", name, written)
+        sightings.search_all("stored value", every_value(redis))
+    sightings.search_all("append-only file", every_write(redis_server))
     for number, text in enumerate(told):
-        sightings.search("result or exception", str(number), text.encode())
+        sightings.search("result or exception", str(number), text)
     for program in fleet.programs:
         sightings.search("log", program.log.name, program.log.read_bytes())
-    for where, title in process_titles():
-        sightings.search("process title", where, title)
+    sightings.search_all("process title", process_titles())
 
     say(f"searched for the token and the password: {sightings.searched}")
     assert sightings.found == []

@@ -153,7 +153,7 @@ class TestExposition:
                     client.get(path)
                 handle = client.enqueue("POST", "/later", json={})
                 wait_until(handle.done)
-            numbers = _read(exposition(runtime, registry))
+            numbers = _read(exposition(runtime, registry))  # the worker has stopped, and added what it had counted
         ends = {
             (labels["kind"], labels["outcome"]): value
             for labels, value in numbers["seawall_calls_total"]

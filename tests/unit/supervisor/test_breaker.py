@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from seawall.supervisor.breaker import (
+    LONGEST_STREAK,
     CallFailed,
     CallSucceeded,
     Event,
@@ -329,3 +330,12 @@ def test_a_success_ends_the_streak_and_the_same_call_may_begin_the_next_one() ->
     record = transition(Record(failure_threshold=3), failed, now=1.0)
     record = transition(record, CallSucceeded(started=2.0, generation=0), now=2.0)
     assert transition(record, failed, now=3.0).failures == 1
+
+
+def test_a_record_stays_small_however_many_calls_fail() -> None:
+    """It travels with every reply: a threshold that is never reached makes it no longer."""
+    record = Record(failure_threshold=10**6)
+    for number in range(3 * LONGEST_STREAK):
+        failed = CallFailed(started=float(number), generation=0, error="refused", call=f"call-{number:04}")
+        record = transition(record, failed, now=float(number))
+    assert (record.failures, len(record.streak)) == (3 * LONGEST_STREAK, LONGEST_STREAK)
