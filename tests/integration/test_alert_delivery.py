@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import requests
 
 import seawall
 from seawall import alerts as functions
@@ -140,10 +142,10 @@ def test_the_webhook_gets_a_signature_and_no_token(house: Runtime, hook: Countin
     alerts.round()
     alerts.round()
     with RemoteHouse(house.settings.broker_url, token=TokenSource(value="tok"), supervised=False):
-        requests = hook.wait_for(2, path=HOOK)
-    told = [seawall.verify_alert(r.body, r.headers["x-seawall-signature"], SECRET) for r in requests]
+        arrived = hook.wait_for(2, path=HOOK)
+    told = [seawall.verify_alert(r.body, r.headers["x-seawall-signature"], SECRET) for r in arrived]
     assert sorted(alert["kind"] for alert in told) == ["close", "open"]
-    assert not any("x-internal-token" in request.headers for request in requests)
+    assert not any("x-internal-token" in request.headers for request in arrived)
 
 
 def test_a_service_may_be_spared_the_token(service: CountingService) -> None:
@@ -302,12 +304,12 @@ def test_memory_mode_tells_functions_and_the_webhook(hook: CountingService, serv
             view.by_hand(ForceOpen())
             view.by_hand(ForceClose())
             wait_until(lambda: len(heard) == 2)
-            requests = hook.wait_for(2, path=HOOK)
+            arrived = hook.wait_for(2, path=HOOK)
         finally:
             runtimes.replace(before)
             runtime.close()
     assert [(alert["kind"], alert["service"]) for alert in heard] == [("open", "chroma"), ("close", "chroma")]
-    assert {request.headers["idempotency-key"] for request in requests} == {alert["id"] for alert in heard}
+    assert {request.headers["idempotency-key"] for request in arrived} == {alert["id"] for alert in heard}
 
 
 def test_an_embedded_file_key_is_used(tmp_path: Path, redis_server: PrivateRedis, hook: CountingService) -> None:
@@ -323,30 +325,27 @@ def test_an_embedded_file_key_is_used(tmp_path: Path, redis_server: PrivateRedis
     assert settings.alerts_on == ("open",)
 
 
-def test_under_a_mock_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that counts the calls of its mock finds its own."""
-    import requests
-
+def test_under_a_mock_nothing_is_told(monkeypatch: pytest.MonkeyPatch, hook: CountingService) -> None:
+    """A test that counts the calls of its mock finds its own, and no outage of a test reaches a webhook."""
     heard: list[dict[str, Any]] = []
     seawall.on_alert(heard.append)
-    monkeypatch.setenv("SEAWALL_ALERTS_WEBHOOK", "http://ops.example.com/hook")
-    sent = []
-
-    def mock(method: str, url: str, **options: Any) -> Any:
-        sent.append(url)
-        raise requests.ConnectionError("down")
-
+    monkeypatch.setenv("SEAWALL_ALERTS_WEBHOOK", hook.url + HOOK)
+    monkeypatch.setenv("SEAWALL_ALERTS_SETTLE", "0")
     with no_services():
         before = runtimes.replace(None)
         try:
-            monkeypatch.setattr(requests, "request", mock)
-            client = seawall.ResilientServiceClient("http://chroma", max_retries=1, failure_threshold=1)
-            with pytest.raises(requests.ConnectionError):
-                client.get("/")
-            assert client.state is BreakerState.OPEN
-            assert runtimes.current()._alerts is None
+            with mock.patch("requests.request", side_effect=requests.ConnectionError("down")) as mocked:
+                client = seawall.ResilientServiceClient("http://chroma", max_retries=1, failure_threshold=1)
+                with pytest.raises(requests.ConnectionError):
+                    client.get("/")
+                assert client.state is BreakerState.OPEN
+            alerts = runtimes.current()._alerts
+            assert alerts is not None
+            assert alerts._thread is not None
+            alerts._thread.join(5.0)
+            assert not alerts._thread.is_alive()
         finally:
             made = runtimes.replace(before)
             if made is not None:
                 made.close()
-    assert (sent, heard) == (["http://chroma/"], [])
+    assert (mocked.call_count, heard, hook.count()) == (1, [], 0)
