@@ -151,6 +151,20 @@ def test_a_record_is_believed_where_the_stream_was_silent() -> None:
     assert world.told[1].outage.ended == T0 + 5
 
 
+def test_a_record_that_is_ahead_of_the_stream_is_not_believed_yet() -> None:
+    """Between the reading of the stream and the look a breaker may change; the next reading tells of it."""
+    world = ready(replace(RULES, settle=0.0))
+    world.becomes("chroma", "open")
+    world.round()
+    world.now += 60
+    world.becomes("chroma", "half_open")
+    world.becomes("chroma", "closed")
+    late, world._news = world._news, []
+    assert world.passes(1) == []
+    world._news = late
+    assert kinds(world.passes(10)) == ["close"]
+
+
 def test_a_service_that_is_forgotten_ends_its_outage() -> None:
     world = ready()
     world.becomes("chroma", "open")
