@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
+from seawall.actors.signing import Signing
 from seawall.errors import ConfigurationError
 from seawall.supervisor.breaker_events import DEFAULT_SLOW_START
 
@@ -81,6 +82,10 @@ class Service:
     retry_budget: float = DEFAULT_RETRY_BUDGET
     breaker: bool = True
     trust_env: bool = False
+    internal_token: bool = True
+    """Whether the internal token is sent; not to a host that is somebody else's."""
+    signing: Signing | None = field(default=None, repr=False, compare=False)
+    """Signs the requests, where the receiver wants that. It stays in the process, as credentials do."""
 
     @property
     def origin(self) -> str:

@@ -53,7 +53,7 @@ class Transport:
 
     def __init__(self, service: Service, token: TokenSource | None, *, session_mode: bool = False) -> None:
         self.service = service
-        self._token = token
+        self._token = token if service.internal_token else None
         self._session_mode = session_mode
         self._log = logging.getLogger(service.logger_name)
         self._base, _ = base_of(service.origin, service.base_path)
@@ -107,12 +107,13 @@ class Transport:
                     f"[{self.service.name}] a call for {where} does not belong to {self.service.origin}"
                 )
             token = self._token.header_value() if self._token is not None else None
+            signed = self.service.signing.headers(call.body) if self.service.signing is not None else {}
         except (OriginMismatch, TokenUnavailable) as error:
             mark_sent(error, False)
             raise
         own = {name.lower() for name, _ in call.headers} if self._credentials else ()
         secrets = {name: value for name, value in self._credentials.items() if name.lower() not in own}
-        return secrets | dict((token,) if token is not None else ())
+        return secrets | signed | dict((token,) if token is not None else ())
 
     def _outgoing(self, call: Call) -> Outgoing:
         fields = _standard_fields() | by_name(call.headers) | trace_headers(call)

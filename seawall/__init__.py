@@ -1,5 +1,6 @@
 """Outbound service calls as durable messages: queued, retried, and gated by a breaker that the whole fleet shares."""
 
+from seawall.alerts import on_alert, verify_alert
 from seawall.client import ResilientServiceClient, snapshot
 from seawall.errors import (
     BrokerRefused,
@@ -42,5 +43,7 @@ __all__ = [
     "ServiceUnavailable",
     "State",
     "TokenUnavailable",
+    "on_alert",
     "snapshot",
+    "verify_alert",
 ]

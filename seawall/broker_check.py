@@ -25,8 +25,9 @@ COMMANDS = """
     HINCRBY key x 1 | HLEN key | HMGET key x | HSET key x y | HSETNX key x y | HSTRLEN key x | INCRBY key 1 | LINDEX key 0
     LLEN key | LPOP key | LPUSH key x | LRANGE key 0 1 | LREM key 1 x | MGET key | PEXPIRE key 1 | PING
     PUBLISH channel x | RPUSH key x | SADD key x | SET key x | SMEMBERS key | SUBSCRIBE channel | TIME
-    XADD key * x y | XREAD STREAMS key 0 | XTRIM key MINID 0 | ZADD key 1 x | ZCARD key | ZCOUNT key 0 1 | ZMSCORE key x
-    ZPOPMIN key | ZRANGE key 0 1 | ZRANGEBYSCORE key 0 1 | ZREM key x | ZREMRANGEBYSCORE key 0 1 | ZSCORE key x
+    XADD key * x y | XREAD STREAMS key 0 | XREVRANGE key + - | XTRIM key MINID 0 | ZADD key 1 x | ZCARD key
+    ZCOUNT key 0 1 | ZMSCORE key x | ZPOPMIN key | ZRANGE key 0 1 | ZRANGEBYSCORE key 0 1 | ZREM key x
+    ZREMRANGEBYSCORE key 0 1 | ZSCORE key x
 """
 _ALLOWED = load_script("seawall", "allowed")
 

@@ -15,6 +15,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from seawall.actors.service import Service, origin_of
+from seawall.alert_hook import hook_problem
+from seawall.alerts import callable_problem
 from seawall.broker_check import broker_problems
 from seawall.declared import table_problems
 from seawall.errors import ConfigurationError
@@ -51,6 +53,7 @@ def run_checks(
     found += (
         _token_problems(settings, "internal_token") + _token_problems(settings, "web_token") + _web_problems(settings)
     )
+    found += _token_problems(settings, "alerts_secret") + _alert_problems(settings)
     for name in modules:
         found += _import_problems(name, folder)
     found += _two_origins(settings.services, declared())
@@ -101,6 +104,11 @@ def _web_problems(settings: Settings) -> list[Problem]:
             text = "is beyond this machine: the web process does not start there without a token"
             return [Problem("warning", SETTINGS["web_host"].variable, f"{text}, see {SETTINGS['web_token'].variable}")]
     return []
+
+
+def _alert_problems(settings: Settings) -> list[Problem]:
+    problems = (("alerts_webhook", hook_problem(settings)), ("alerts_callable", callable_problem(settings)))
+    return [Problem("error", SETTINGS[name].variable, f"cannot be used: {text}") for name, text in problems if text]
 
 
 def _import_problems(name: str, folder: Path) -> list[Problem]:

@@ -94,8 +94,8 @@ class ResilientServiceClient:
         - `idempotency`: "none" when a repeated POST or PATCH with the same Idempotency-Key would be carried out twice
         - `allow_headers`: of Authorization, Cookie and Proxy-Authorization, those that a call may carry through the queue
         - more: `max_in_flight`, `slow_start`, `retry_on`, `retry_budget`, `expires_in`, `queue_cap`, `queue_cap_bytes`,
-          `max_request_bytes`, `max_response_bytes`, `jitter`, `backoff`, `when_broker_down`, `breaker`, `trust_env`;
-          docs/configuration.md has them all
+          `max_request_bytes`, `max_response_bytes`, `jitter`, `backoff`, `when_broker_down`, `breaker`, `trust_env`,
+          `internal_token`; docs/configuration.md has them all
 
         Raises ValueError, TypeError or ConfigurationError for a setting that is wrong.
         """

@@ -17,7 +17,7 @@ __all__ = ["make_service"]
 
 logger = logging.getLogger("seawall")
 
-_MORE = frozenset(field.name for field in fields(Service)) - {"name"}
+_MORE = frozenset(field.name for field in fields(Service)) - {"name", "signing"}
 
 
 def make_service(

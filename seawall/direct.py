@@ -61,7 +61,8 @@ def run_directly(
         text = f"[{service.name}] {call.method} {path_only(call.target)} got no answer before its deadline; {fate}"
         raise DeadlineExceeded(text, service=service.name)
     try:
-        token.header_value()
+        if service.internal_token:
+            token.header_value()
     except TokenUnavailable as error:
         text = f"[{service.name}] the broker is away, and without its token the call is not made here"
         raise ServiceUnavailable(text, service=service.name) from error

@@ -29,6 +29,7 @@ __all__ = [
     "seconds_or_pair",
     "text",
     "whole",
+    "words",
 ]
 
 #: What the environment variables of Seawall start with.
@@ -75,11 +76,18 @@ class Setting:
     secret: bool = False
     environment_only: bool = False
     expands: bool = False
+    table: str = ""
+    """The table of the file that it stands in, and its name begins with; most stand in none."""
 
     @property
     def variable(self) -> str:
         """The environment variable: `web_port` -> `SEAWALL_WEB_PORT`."""
         return PREFIX + self.name.upper()
+
+    @property
+    def key(self) -> str:
+        """Its name in the file, in its table: `alerts_webhook` -> `webhook`."""
+        return self.name.removeprefix(f"{self.table}_") if self.table else self.name
 
 
 def text(says: str = "text", *, pattern: str = "", like: str = "") -> Kind:
@@ -177,6 +185,21 @@ def choice(*words: str) -> Kind:
         return word
 
     return Kind(says, check, lambda given: given)
+
+
+def words(*known: str) -> Kind:
+    """A list of some of these words, without repetition; as text with commas between them."""
+    says = "a list of some of " + ", ".join(known)
+
+    def check(value: object) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
+            raise ValueError(f"must be {says}, not {value!r}")
+        for part in value:
+            if part not in known:
+                raise ValueError(f"must be {says}; {part!r} is none of them{nearest(part, known)}")
+        return tuple(dict.fromkeys(value))
+
+    return Kind(says, check, lambda given: [part.strip() for part in given.split(",")])
 
 
 def _path() -> Kind:

@@ -24,6 +24,7 @@ from seawall.actors.replies import Outcome
 from seawall.actors.service import queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.views import Views
+from seawall.alert_hook import alert_service
 from seawall.declared import declared_services
 from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.registry import Registry
@@ -34,6 +35,7 @@ from seawall.waiting import Results, Waiting
 
 if TYPE_CHECKING:
     from seawall.memory import LocalHouse
+    from seawall.memory_alerts import LocalAlerts
 
 __all__ = ["Runtime", "current", "registry", "replace"]
 
@@ -59,7 +61,9 @@ class Runtime:
         *,
         engine: Engine | None = None,
         why_memory: str = "SEAWALL_BROKER_URL names no server",
+        alerts: bool = True,
     ) -> None:
+        """Without `alerts` memory mode tells nobody of outages, as in a test, whose outages are no news."""
         memory = settings.memory_mode
         if memory and settings.require_broker:
             raise ConfigurationError(
@@ -73,6 +77,8 @@ class Runtime:
         self.waiting = Waiting()
         self.results = Results()
         self.house: LocalHouse | None = None
+        self._tells_alerts = alerts
+        self._alerts: LocalAlerts | None = None
         self.unqueued: dict[str, int] = {}
         """Calls that `fire` could not queue, by service."""
         self.memory = memory
@@ -80,7 +86,8 @@ class Runtime:
         self._lock = threading.Lock()
         self.views.on_change(self._breaker_changed)
         registry.on_declare(self.views.redeclare)
-        for service in declared_services(settings.services):
+        hook = alert_service(settings)
+        for service in (*declared_services(settings.services), *((hook,) if hook is not None else ())):
             if registry.find(service.key) is None:
                 registry.declare(service)
 
@@ -90,10 +97,12 @@ class Runtime:
             with self._lock:
                 if self.house is None:
                     from seawall.memory import LocalHouse
+                    from seawall.memory_alerts import LocalAlerts
 
                     house = self._make_house(LocalHouse)
                     house.start()
                     self.house = house
+                    self._alerts = LocalAlerts(self, registry) if self._tells_alerts else None
 
     def _make_house(self, kind: type[LocalHouse]) -> LocalHouse:
         """Memory mode's workers; a test harness makes them in its own way."""
@@ -139,6 +148,8 @@ class Runtime:
     def close(self, drain: float = 0.0) -> None:
         """Stop the workers of memory mode, after up to `drain` seconds of going on; close every connection."""
         house, self.house = self.house, None
+        if self._alerts is not None:
+            self._alerts.stop()
         if house is not None:
             house.stop(drain)
         registry.forget_listener(self.views.redeclare)
@@ -170,7 +181,7 @@ def _under_test(runtime: Runtime) -> Runtime:
         if before is not None and before[0] is requests.request:
             return before[1]
         settings = dataclasses.replace(runtime.settings, broker_url=MEMORY_URL, require_broker=False)
-        _mocked = (requests.request, Runtime(settings, why_memory="requests.request is a mock"))
+        _mocked = (requests.request, Runtime(settings, why_memory="requests.request is a mock", alerts=False))
         made = _mocked[1]
     if before is not None:
         before[1].close()

@@ -102,6 +102,7 @@ SERVICE_KEYS: Mapping[str, ServiceKey] = MappingProxyType(
         ),
         "breaker": ServiceKey(flag(), "`false`: the service has no breaker."),
         "trust_env": ServiceKey(flag(), "Use the proxies and the netrc of the worker's environment."),
+        "internal_token": ServiceKey(flag(), "`false`: the internal token is not sent, for a host that is not yours."),
     }
 )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from seawall.alert_settings import AlertSettings
 from seawall.broker_url import shown_url
 from seawall.errors import ConfigurationError
 from seawall.kinds import PATH, Kind, Problem, Setting, choice, flag, nearest, seconds, text, whole
@@ -58,7 +59,7 @@ def _broker_url() -> Kind:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(AlertSettings):
     """All settings of a process. Durations are seconds. Paths are absolute when they come from `load_settings`."""
 
     broker_url: str = field(
@@ -192,9 +193,13 @@ class Settings:
         return found
 
 
-#: Every setting by name, in the order of the documentation.
+#: Every setting by name, in the order of the documentation: those that stand in a table of the file come last.
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    {f.name: Setting(f.name, default=f.default, **f.metadata) for f in dataclasses.fields(Settings) if f.metadata}
+    {
+        f.name: Setting(f.name, default=f.default, **f.metadata)
+        for f in sorted(dataclasses.fields(Settings), key=lambda f: str(f.metadata.get("table", "")))
+        if f.metadata
+    }
 )
 
 
@@ -236,16 +241,23 @@ def _contradictions(settings: Settings) -> list[Problem]:
     if settings.require_broker and settings.memory_mode:
         why = f"must name a server, because {SETTINGS['require_broker'].variable} is set"
         found.append(Problem("error", SETTINGS["broker_url"].variable, why))
-    for name in ("internal_token", "web_token"):
+    for name in ("internal_token", "web_token", "alerts_secret"):
         if getattr(settings, name) and getattr(settings, f"{name}_file"):
             why = f"is not used, because {SETTINGS[name].variable} is set; give one of the two"
             found.append(Problem("warning", SETTINGS[f"{name}_file"].variable, why))
+    if settings.alerts_webhook and not (settings.alerts_secret or settings.alerts_secret_file):
+        text = f"is given without a key: alerts are not signed; set {SETTINGS['alerts_secret'].variable} or its file"
+        found.append(Problem("warning", SETTINGS["alerts_webhook"].variable, text))
     return found
 
 
 def _shown(setting: Setting, value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if setting.name == "alerts_webhook":
+        return re.sub(r"\?.*", "?...", re.sub(r"//.*@", "//***@", value))
     if setting.secret:
         return _without_password(value) if setting.expands else "(hidden)"
     return str(value).lower() if isinstance(value, bool) else str(value)

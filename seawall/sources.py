@@ -100,12 +100,40 @@ class Reading:
         elif name == "schedules":
             self.schedules, found = read_schedules(given, file.name)
             self.problems += found
-        elif setting is None:
-            self._error(where, f"is not a setting{nearest(name, (*self._table, 'services', 'schedules'))}")
-        elif setting.environment_only:
+        elif name in {known.table for known in self._table.values() if known.table}:
+            self._read_table(file, name, given)
+        elif setting is None or setting.table:
+            self._error(where, f"is not a setting{self._suggestion(name)}")
+        else:
+            self._take_from_file(setting, given, where, file)
+
+    def _read_table(self, file: Path, table: str, given: object) -> None:
+        """A table whose keys are settings, such as `[alerts]`."""
+        where = f"{file.name}: {table}"
+        if not isinstance(given, dict):
+            self._error(where, f"must be a table, [{table}]")
+            return
+        known = {setting.key: setting for setting in self._table.values() if setting.table == table}
+        for key, value in given.items():
+            if key in known:
+                self._take_from_file(known[key], value, f"{where}.{key}", file)
+            else:
+                self._error(f"{where}.{key}", f"is not a key of [{table}]{nearest(key, known)}")
+
+    def _take_from_file(self, setting: Setting, given: object, where: str, file: Path) -> None:
+        if setting.environment_only:
             self._error(where, f"may not be in the file; {_instead(setting)}")
         else:
             self._take(setting, given, file.name, where, file=file)
+
+    def _suggestion(self, name: str) -> str:
+        """What a name that is no setting of the file may have been meant to be."""
+        setting = self._table.get(name)
+        if setting is not None:
+            return f"; write it as {setting.key} under [{setting.table}]"
+        tables = {setting.table for setting in self._table.values() if setting.table}
+        plain = [name for name, setting in self._table.items() if not setting.table]
+        return nearest(name, (*plain, *sorted(tables), "services", "schedules"))
 
     def _take(self, setting: Setting, given: Any, source: str, where: str, *, file: Path | None = None) -> None:
         try:
@@ -132,5 +160,5 @@ class Reading:
 
 def _instead(setting: Setting) -> str:
     if setting.secret:
-        return f"set {setting.variable}, or {setting.name}_file to a file that holds it"
+        return f"set {setting.variable}, or {setting.key}_file to a file that holds it"
     return f"set {setting.variable}"

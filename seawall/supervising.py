@@ -9,6 +9,7 @@ from typing import Any
 
 from seawall.actors.redact import path_only
 from seawall.actors.service import queue_names
+from seawall.alerting import make_alerts
 from seawall.errors import ConfigurationError
 from seawall.history import keep_sample
 from seawall.probe import Prober
@@ -49,7 +50,7 @@ class KnownViews:
 def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
     """Not started yet; with it the file's schedules are declared.
 
-    Raises ConfigurationError for these, and for memory mode, which has its trials in the calling process.
+    Raises ConfigurationError for these, for a callable of alerts that cannot be imported, and for memory mode, which has its trials in the calling process.
     """
     engine, namespace = runtime.engine, runtime.settings.namespace
     if engine.link is None:
@@ -89,6 +90,7 @@ def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
         engine.breakers,
         scheduler,
         schedules=duty,
+        alerts=make_alerts(runtime, registry),
         sample=sample,
         plan=lambda: _plan(engine.breakers.now()),
         about=about,

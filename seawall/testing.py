@@ -153,7 +153,7 @@ def _runtime(clock: HandClock, observe: Any) -> Any:
             return kind(self.engine, self.views, self.token, registry, backoff=0.0, observe=observe)
 
     settings = load_settings({"broker_url": MEMORY_URL, "require_broker": False})
-    return TestRuntime(settings, engine=engine_from_url(MEMORY_URL, clock=clock))
+    return TestRuntime(settings, engine=engine_from_url(MEMORY_URL, clock=clock), alerts=False)
 
 
 #: Runs of pytest that are under way, one within another: an application that declares schedules needs no broker then.

@@ -21,6 +21,7 @@ from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.outage import Outage
 from seawall.signals import Attention
+from seawall.supervisor.alerts import Alerts
 from seawall.supervisor.leader import Leader
 from seawall.supervisor.recovery import Recovery
 from seawall.supervisor.scheduler import thread_is_alive
@@ -52,8 +53,8 @@ _JOB = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
 
 
 class Supervisor:
-    """Runs `trials`, `recovery` and `schedules` while `leader` leads. `scheduler` is the one that the trials set their timers on, not
-    started yet. `about` is added to the report that status shows (host, pid ...), and so is the leader's `plan()`, its
+    """Runs `trials`, `recovery`, `schedules` and `alerts` while `leader` leads. `scheduler` is the one that the trials set their
+    timers on, not started yet. `about` is added to the report that status shows (host, pid ...), and so is the leader's `plan()`, its
     schedules. `sample()` keeps a sample of the fleet's counts; it may raise BrokerUnavailable."""
 
     def __init__(
@@ -65,6 +66,7 @@ class Supervisor:
         scheduler: Any,
         *,
         schedules: Schedules | None = None,
+        alerts: Alerts | None = None,
         sample: Callable[[], None] | None = None,
         plan: Callable[[], list[dict[str, Any]]] = list,
         about: Mapping[str, Any] | None = None,
@@ -75,6 +77,7 @@ class Supervisor:
         self._trials = trials
         self._recovery = recovery
         self._schedules = schedules
+        self._alerts = alerts
         self._sample_counts = sample
         self._plan = plan
         self._store = store
@@ -99,7 +102,7 @@ class Supervisor:
         """Stand for the lead; returns at once, also while the broker is away. Call it once."""
         self._started = True
         self._store.subscribe(self._trials.announced, self._missed.set)
-        for job in (self._tick, self._sweep):
+        for job in (self._tick, self._sweep, self._alert):
             self._scheduler.add_job(
                 job, "interval", seconds=self._tick_seconds, next_run_time=datetime.now(UTC), id=job.__name__, **_JOB
             )
@@ -225,6 +228,10 @@ class Supervisor:
     def _sweep(self) -> None:
         if self.leads:
             self._recovery.round()
+
+    def _alert(self) -> None:
+        if self._alerts is not None and self.leads:
+            self._alerts.round()
 
 
 def _unless_away(do: Callable[[], object]) -> bool:

@@ -12,6 +12,7 @@ import click
 import requests
 from redis.exceptions import RedisError
 
+from seawall.cli.alerts import alerts
 from seawall.cli.breakers import breaker, pause, resume
 from seawall.cli.calls import call
 from seawall.cli.checks import check
@@ -32,7 +33,7 @@ __all__ = ["cli", "main"]
 SECTIONS: dict[str, Sequence[click.Command]] = {
     "Everything on one host": (up, demo),
     "One process each, as in the Procfile": (worker, supervisor, web),
-    "For people": (status, call, breaker, pause, resume, dead, check),
+    "For people": (status, call, breaker, pause, resume, dead, alerts, check),
     "For other programs": (health_command, completion),
 }
 

@@ -18,16 +18,18 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 
 def with_tables(page: str) -> str:
-    """The page with its three tables as the code has them now."""
-    for name, table in (("settings", _settings()), ("services", _services()), ("schedules", _schedules())):
+    """The page with its tables as the code has them now."""
+    tables = {"settings": _settings(), "alerts": _settings("alerts")}
+    for name, table in (tables | {"services": _services(), "schedules": _schedules()}).items():
         page = _filled(page, name, table)
     return page
 
 
-def _settings() -> str:
+def _settings(table: str = "") -> str:
+    """Those that stand in this table of the file."""
     rows = ["| environment, and name in the file | value | default | meaning |", "|---|---|---|---|"]
-    for name, setting in SETTINGS.items():
-        where = f"`{setting.variable}`, " + ("not in the file" if setting.environment_only else f"`{name}`")
+    for setting in (setting for setting in SETTINGS.values() if setting.table == table):
+        where = f"`{setting.variable}`, " + ("not in the file" if setting.environment_only else f"`{setting.key}`")
         rows.append(f"| {where} | {setting.kind.says} | {_shown(setting.default)} | {setting.help} |")
     return "\n".join(rows)
 
@@ -52,6 +54,8 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple) and isinstance(value[0], str):
+        return ", ".join(f"`{word}`" for word in value)
     if isinstance(value, tuple):
         value = value[-1]
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

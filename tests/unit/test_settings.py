@@ -59,6 +59,9 @@ def test_every_setting_can_be_set_by_its_environment_variable(tmp_path: Path, na
         "require_broker": "no",
         "allow_eviction": "yes",
         "web_open": "true",
+        "alerts_webhook": "https://ops.example.com/hook",
+        "alerts_on": "open,close",
+        "alerts_callable": "app.pager:page",
         "metrics": "on",
     }
     variable = f"SEAWALL_{name.upper()}"
@@ -243,6 +246,7 @@ def test_every_service_key_fills_a_field(tmp_path: Path) -> None:
         "trust_env": True,
         "jitter": 0.05,
         "retry_on": [503, "timeout"],
+        "internal_token": False,
     }
     toml = "[services.x]\n" + "".join(
         f"{key} = {str(v).lower() if isinstance(v, bool) else repr(v)}\n"

@@ -57,6 +57,7 @@ def test_help_lists_every_command_under_its_heading(seawall_command: Run) -> Non
         "pause",
         "resume",
         "dead",
+        "alerts",
         "check",
         "health",
         "completion",
