@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 
 import requests
+from urllib3 import HTTPResponse
 
 from seawall.actors.deadline import Deadline
+from seawall.actors.decoding import decode_in_time
 from seawall.errors import ResponseTooLarge
 
 __all__ = ["read_body"]
@@ -34,6 +36,8 @@ def read_body(response: requests.Response, limit: Deadline, cap: int, service: s
 def _read(response: requests.Response, limit: Deadline, cap: int, service: str) -> bytes:
     if _announced(response) > cap:
         raise _too_large(cap, service)
+    if isinstance(response.raw, HTTPResponse):  # a test library's may be something else
+        decode_in_time(response.raw, limit)
     with io.BytesIO() as body:  # an error has its memory back at once, whoever keeps the traceback
         for chunk in response.iter_content(_CHUNK):
             if body.tell() + len(chunk) > cap:

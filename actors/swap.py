@@ -16,6 +16,7 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from seawall.actors.answer import Fields
 from seawall.actors.deadline import Deadline
+from seawall.actors.decoding import decode_in_time
 from seawall.actors.plain_http import HEAD_END, Head, plain_head
 from seawall.actors.wire import Exchange, Line
 from seawall.errors import ResponseTooLarge
@@ -95,11 +96,14 @@ def _body(line: Line, head: Head, start: bytes, exchange: Exchange, cap: int, se
         body.write(start)
         while (missing := head.length - body.tell()) > 0:
             _allow_a_read(line, exchange)
-            piece = line.sock.recv(min(missing, _CHUNK))
+            # One byte more than the end: what comes behind it must not begin the next answer.
+            piece = line.sock.recv(missing + 1 if missing <= _CHUNK else _CHUNK)
             if not piece:
                 raise http.client.IncompleteRead(body.getvalue(), missing)
             body.write(piece)
-        return body.getvalue(), True
+        clean = missing == 0
+        body.truncate(head.length)
+        return body.getvalue(), clean
 
 
 def _read_otherwise(
@@ -109,7 +113,7 @@ def _read_otherwise(
     line.allow(exchange.limit.remaining or _AT_ONCE)
     rest = _Rest(line.sock, data, exchange.limit)
     parsed = _final_answer(rest, method)
-    response = _Limited(
+    response = HTTPResponse(
         body=parsed,
         headers=HTTPHeaderDict(parsed.msg.items()),
         status=parsed.status,
@@ -119,8 +123,8 @@ def _read_otherwise(
         original_response=parsed,
         request_method=method,
     )
-    response.limit = exchange.limit
     exchange.answered = True
+    decode_in_time(response, exchange.limit)
     with io.BytesIO() as body:
         for chunk in response.stream(_CHUNK, decode_content=True):
             if body.tell() + len(chunk) > cap:
@@ -141,17 +145,6 @@ def _final_answer(rest: _Rest, method: str) -> http.client.HTTPResponse:
         if parsed.status >= 200 or parsed.status == http.client.SWITCHING_PROTOCOLS:
             return parsed
     raise http.client.BadStatusLine(f"{_MOST_INTERIMS} interim answers and no real one")
-
-
-class _Limited(HTTPResponse):
-    """urllib3 decodes some broken streams for ever, without reading or yielding anything: the time is looked at here too."""
-
-    limit: Deadline | None = None
-
-    def _decode(self, *args: Any, **options: Any) -> bytes:
-        if self.limit is not None and self.limit.passed:
-            raise TimeoutError("the answer was not decoded in time")
-        return super()._decode(*args, **options)
 
 
 class _Rest(io.RawIOBase):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seawall import runtime as runtimes
-from seawall.broker_check import require_fit_broker
+from seawall.broker_check import BrokerWatch
 from seawall.embedded import EmbeddedServer
 from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.logs import setup_logging
@@ -32,14 +32,18 @@ def boot(
     name: str | None = None,
     durable: bool = True,
     for_people: bool = False,
+    watch: BrokerWatch | None = None,
     importing: AbstractContextManager[None] | None = None,
 ) -> tuple[Settings, Runtime]:
     """Settings from the arguments and the environment, and a runtime that the user's modules have declared services in.
 
     A command `for_people` logs nothing unless it is told to, because it speaks itself, and with no broker URL anywhere
-    it looks at the `seawall up` which runs in this folder. Raises ConfigurationError; with `durable`, also for memory
-    mode, which has nothing to offer to a second process, and for a broker that cannot be trusted with calls. One that is
-    away may come. `importing` is entered while the user's modules are imported, which may take any time. A process with a `name` is a child of `seawall up`, which has looked at the broker itself.
+    it looks at the `seawall up` which runs in this folder. `watch` looks at the broker of a process that runs on, unless it
+    has a `name`: then it is a child of `seawall up`, which has looked itself. `importing` is entered while the user's modules
+    are imported, which may take any time.
+
+    Raises ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process, and with
+    `watch` for a broker that cannot be trusted with calls. One that is away may come.
     """
     settings = load_settings(arguments)
     quiet = for_people and settings.sources["log_level"] != "argument"
@@ -51,8 +55,8 @@ def boot(
             f"`seawall {process}` needs a broker that it shares with others: set SEAWALL_BROKER_URL, such as "
             "redis://localhost:6379/0, or run everything with `seawall up`"
         )
-    if durable and not for_people and name is None:
-        require_fit_broker(settings, when_away="warn")
+    if watch is not None and name is None:
+        watch.begin(settings)
     runtime = Runtime(settings)
     runtimes.replace(runtime)
     with importing or contextlib.nullcontext():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import Any
 
 import redis
@@ -12,7 +14,10 @@ from seawall.kinds import Problem
 from seawall.redis_link import Argument, RedisLink, load_script
 from seawall.settings import SETTINGS, Settings
 
-__all__ = ["COMMANDS", "broker_problems", "require_fit_broker"]
+__all__ = ["COMMANDS", "BrokerWatch", "broker_problems", "require_fit_broker"]
+
+#: Seconds between two looks for a server that is away.
+LOOK_SECONDS = 0.5
 
 #: Every command that Seawall's processes and scripts send, with its fewest arguments, for the server's permissions.
 COMMANDS = """
@@ -28,18 +33,47 @@ _ALLOWED = load_script("seawall", "allowed")
 _logger = logging.getLogger("seawall")
 
 
-def require_fit_broker(settings: Settings, *, when_away: str = "raise") -> None:
+class BrokerWatch:
+    """A process's look at its broker, when it begins; at one that is away then, once as soon as it is there."""
+
+    def __init__(self) -> None:
+        self._refusal: ConfigurationError | None = None
+
+    def begin(self, settings: Settings) -> None:
+        """As `require_fit_broker`, but that the server is away is only a warning, and a thread waits for it."""
+        try:
+            require_fit_broker(settings)
+        except BrokerUnavailable as error:
+            _logger.warning("the broker is away, so it could not be checked yet: %s", error)
+            threading.Thread(target=self._wait_for, args=(settings,), name="seawall-broker-watch", daemon=True).start()
+
+    @property
+    def refused(self) -> bool:
+        """Whether a server that came later cannot be trusted with calls, so that the process should end."""
+        return self._refusal is not None
+
+    def raise_refusal(self) -> None:
+        """Raises the ConfigurationError that `begin` would have raised."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _wait_for(self, settings: Settings) -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                return require_fit_broker(settings)
+            except ConfigurationError as error:
+                self._refusal = error
+                return None
+            except BrokerUnavailable:
+                continue
+
+
+def require_fit_broker(settings: Settings) -> None:
     """For a process that begins: warn of what is not as it should be. Raises ConfigurationError when the server cannot be
-    trusted with calls, and BrokerUnavailable when it is away; with `when_away="warn"` that is only a warning.
+    trusted with calls, and BrokerUnavailable when it is away.
     """
-    try:
-        found = _problems(settings)
-    except BrokerUnavailable as error:
-        if when_away == "raise":
-            raise
-        _logger.warning("the broker is away, so it could not be checked: %s", error)
-        return
-    for problem in found:
+    for problem in _problems(settings):
         if problem.severity == "error":
             raise ConfigurationError(str(problem))
         _logger.warning("%s", problem)

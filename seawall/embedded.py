@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -31,10 +32,14 @@ from seawall.redis_link import RedisLink
 
 __all__ = ["STOP_TIMEOUT", "EmbeddedServer"]
 
+logger = logging.getLogger("seawall.up")
+
 #: Seconds a server may take to load its data; the figure is generous, because it can be gigabytes.
 START_TIMEOUT = 60.0
 #: Seconds between SIGTERM and SIGKILL.
 STOP_TIMEOUT = 10.0
+#: Seconds after which waiting for it is worth a line; a small one answers within a tenth of a second.
+SAY_AFTER = 3.0
 #: Seconds between two looks at a server that starts or a lock that is held.
 LOOK_EVERY = 0.01
 
@@ -152,10 +157,11 @@ class EmbeddedServer:
             return
         with contextlib.suppress(BrokerUnavailable, RedisError):
             RedisLink(self.url).command("SHUTDOWN")
-        if not _wait(lock.acquire, STOP_TIMEOUT):
+        if not _wait(lambda: lock.acquire() or self._hurry(), STOP_TIMEOUT):
             raise ConfigurationError(
                 f"a server of an earlier run ({lock.owner()}) still uses {self.folder} and does not answer; stop it"
             )
+        self._give_up_in_a_hurry()
 
     def _options(self) -> dict[str, str]:
         return {
@@ -186,16 +192,26 @@ class EmbeddedServer:
 
     def _wait_until_ready(self) -> None:
         link = RedisLink(self.url)
+
+        def settled() -> bool:
+            return self.poll() is not None or self._hurry() or _answers(link)
+
         try:
-            over = _wait(lambda: self.poll() is not None or self._hurry() or _answers(link), self._start_timeout)
-            if over and self.poll() is None and not self._hurry():
-                return
+            over = _wait(settled, min(SAY_AFTER, self._start_timeout))
+            if not over and self._start_timeout > SAY_AFTER:
+                logger.info("the embedded server does not answer yet: %s", self._last_words())
+                over = _wait(settled, self._start_timeout - SAY_AFTER)
         finally:
             link.close()
-        if self._hurry():
-            raise BrokerUnavailable("the embedded server was not waited for, because everything is to stop")
+        self._give_up_in_a_hurry()
+        if over and self.poll() is None:
+            return
         what = f"ended with exit code {self.poll()}" if self.poll() is not None else "does not answer"
         raise BrokerUnavailable(f"the embedded server {what}: {self._last_words()} (see {self.log_file})")
+
+    def _give_up_in_a_hurry(self) -> None:
+        if self._hurry():
+            raise BrokerUnavailable("the embedded server was not waited for, because everything is to stop")
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):

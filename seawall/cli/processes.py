@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
 from seawall.boot import boot
+from seawall.broker_check import BrokerWatch
 from seawall.cli.options import child_options, modules_argument, setting_option, settings_options
 from seawall.errors import ConfigurationError
 from seawall.exits import Exit
@@ -35,19 +37,23 @@ def worker(modules: tuple[str, ...], parent: int, process_name: str | None, **ar
     SIGTERM finishes what runs, gives the rest back and exits in time; a second one exits at once. SIGHUP does the same
     and starts afresh, with new code and settings.
     """
+    watch = BrokerWatch()
     with Signals() as signals:
-        settings, runtime = boot(arguments, modules, process="worker", name=process_name, importing=signals.starting())
+        settings, runtime = boot(
+            arguments, modules, process="worker", name=process_name, watch=watch, importing=signals.starting()
+        )
         _need_services("worker")
         runner = CallWorker(runtime.engine, runtime.views, runtime.token)
         runner.serve(registry.all())
         registry.on_declare(lambda service: runner.serve([service]))
         logger.info("serving %s", ", ".join(sorted(service.key for service in registry.all())))
-        orphaned = ParentWatch(parent).orphaned
-        end = run_worker(runner, signals, shutdown_timeout=settings.shutdown_timeout, orphaned=orphaned)
+        useless = _useless(parent, watch)
+        end = run_worker(runner, signals, shutdown_timeout=settings.shutdown_timeout, orphaned=useless)
         if end is End.CUT_OFF:
             logging.shutdown()
             os._exit(Exit.CUT_OFF)
         _close(runtime)
+    watch.raise_refusal()
     if end is End.RELOAD:
         _start_afresh()
     return Exit.OK
@@ -63,13 +69,17 @@ def supervisor(modules: tuple[str, ...], parent: int, process_name: str | None, 
     Run two of them: one leads, the other takes over. MODULE declares the services, for their health paths, and the
     schedules. SIGTERM and SIGHUP are those of a worker.
     """
+    watch = BrokerWatch()
     with Signals() as signals:
-        _, runtime = boot(arguments, modules, process="supervisor", name=process_name, importing=signals.starting())
-        code = make_supervisor(runtime, registry).run(signals, orphaned=ParentWatch(parent).orphaned)
+        _, runtime = boot(
+            arguments, modules, process="supervisor", name=process_name, watch=watch, importing=signals.starting()
+        )
+        code = make_supervisor(runtime, registry).run(signals, orphaned=_useless(parent, watch))
         if code is Exit.CUT_OFF:
             logging.shutdown()
             os._exit(Exit.CUT_OFF)
         _close(runtime)
+    watch.raise_refusal()
     if code is None:
         _start_afresh()
     return code
@@ -96,10 +106,14 @@ def web(modules: tuple[str, ...], parent: int, process_name: str | None, **argum
         from seawall.webserver import serve
     except ModuleNotFoundError as error:
         raise ConfigurationError("the web process needs its extra: pip install 'seawall[server]'") from error
+    watch = BrokerWatch()
     with Signals() as signals:
-        settings, runtime = boot(arguments, modules, process="web", name=process_name, importing=signals.starting())
-        code = serve(FleetDesk(runtime), settings, signals, ParentWatch(parent).orphaned)
+        settings, runtime = boot(
+            arguments, modules, process="web", name=process_name, watch=watch, importing=signals.starting()
+        )
+        code = serve(FleetDesk(runtime), settings, signals, _useless(parent, watch))
         _close(runtime)
+    watch.raise_refusal()
     if code is None:
         _start_afresh()
     return code
@@ -111,6 +125,12 @@ def _need_services(process: str) -> None:
             f"`seawall {process}` has no service to serve: name a module that creates clients, such as "
             f"`seawall {process} app.services`, or declare services in seawall.toml"
         )
+
+
+def _useless(parent: int, watch: BrokerWatch) -> Callable[[], bool]:
+    """Whether there is nobody left to work for: the parent is gone, or the broker has turned out to be unfit."""
+    orphaned = ParentWatch(parent).orphaned
+    return lambda: orphaned() or watch.refused
 
 
 def _close(runtime: Runtime) -> None:

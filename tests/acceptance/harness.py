@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,11 @@ class Fleet:
         if kind is not None:
             for program in self.programs:
                 print(f"--- {program.log}\n" + "\n".join(program.text.splitlines()[-40:]))
+
+    def also(self, code: str) -> None:
+        """Have the module that declares the services end with this."""
+        with (self.folder / "services.py").open("a") as module:
+            module.write(code + "\n")
 
     def worker(self, *options: str) -> Program:
         return self._seawall("worker", *options)
@@ -142,6 +148,15 @@ class Fleet:
             return pid if pid != other_than else 0
 
         return wait_until(leader, START_SECONDS, message="no supervisor leads")
+
+    def pause_the_leader(self, meanwhile: Callable[[], object]) -> None:
+        """Stop the leading supervisor for longer than its lease, until another one leads and `meanwhile` is done."""
+        paused = self.of_pid(self.leader())
+        paused.signal(signal.SIGSTOP)
+        self.wait_for_leader(other_than=paused.pid)
+        meanwhile()
+        paused.signal(signal.SIGCONT)
+        paused.expect("leads no longer")
 
     def workers(self) -> list[dict[str, Any]]:
         return [json.loads(report) for report in self.engine.queue.workers()]

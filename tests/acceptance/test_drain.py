@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from seawall.exits import Exit
-from tests.acceptance.harness import Fleet, Program, Stage, playing, say
-from tests.support import Answer, CountingService, PrivateRedis, wait_until
+from tests.acceptance.harness import Fleet, Stage, playing, say
+from tests.acceptance.slow import Slow
+from tests.support import PrivateRedis, wait_until
 
 #: Calls that run when the signal comes, over two services, and calls that wait behind them.
 RUNNING, BACKLOG = 8, 24
@@ -25,32 +25,11 @@ PROMPT = 2.0
 SOON = 3.0
 
 
-class Slow:
-    """A service whose calls run until `release`, in a fleet whose workers have eight slots for background calls."""
-
-    def __init__(self, stack: ExitStack, folder: Path, url: str) -> None:
-        self.service = stack.enter_context(CountingService())
-        self.release = threading.Event()
-        stack.callback(self.release.set)
-        self.service.script("*", *[Answer(hold=self.release)] * RUNNING, Answer())
-        declared = {"slow": {"url": self.service.url, "concurrency": RUNNING + 1, "timeout": 60}}
-        self.fleet = stack.enter_context(Fleet(folder, url, declared))
-
-    def fill(self, worker: Program) -> None:
-        """Have this one worker run eight calls, with a backlog behind them."""
-        self.fleet.wait_for_worker(worker)
-        self.fleet.enqueue("slow", [f"/{n}" for n in range(RUNNING + BACKLOG)])
-        self.service.wait_for(RUNNING)
-
-    def starts(self) -> Counter[str]:
-        return Counter(request.path for request in self.service.requests)
-
-
 def one_signal(folder: Path, url: str) -> tuple[float, float, Counter[str], list[str]]:
     with ExitStack() as stack:
-        slow = Slow(stack, folder, url)
+        slow = Slow(stack, folder, url, running=RUNNING)
         worker = slow.fleet.worker()
-        slow.fill(worker)
+        slow.fill(worker, backlog=BACKLOG)
         other = slow.fleet.worker()
         # What the other one has started by now counts as backlog, too: it has free slots from its first moment.
         worker.terminate()
@@ -70,9 +49,9 @@ def one_signal(folder: Path, url: str) -> tuple[float, float, Counter[str], list
 def calls_that_do_not_end(folder: Path, url: str) -> tuple[float, float]:
     """The shutdown timeout: what still runs goes back, and another worker runs it at once."""
     with ExitStack() as stack:
-        slow = Slow(stack, folder, url)
+        slow = Slow(stack, folder, url, running=RUNNING)
         worker = slow.fleet.worker("--shutdown-timeout", "1")
-        slow.fill(worker)
+        slow.fill(worker, backlog=BACKLOG)
         slow.fleet.start(workers=1)
         worker.terminate()
         signalled = time.monotonic()
@@ -86,9 +65,9 @@ def calls_that_do_not_end(folder: Path, url: str) -> tuple[float, float]:
 
 def two_signals(folder: Path, url: str) -> tuple[float, int]:
     with ExitStack() as stack:
-        slow = Slow(stack, folder, url)
+        slow = Slow(stack, folder, url, running=RUNNING)
         worker = slow.fleet.worker()
-        slow.fill(worker)
+        slow.fill(worker, backlog=BACKLOG)
         worker.terminate()
         worker.expect("stopping: ")
         worker.terminate()
@@ -100,11 +79,10 @@ def two_signals(folder: Path, url: str) -> tuple[float, int]:
 def reload(folder: Path, url: str) -> tuple[int, int]:
     """SIGHUP: the same process, with new code; its running call ends before."""
     with ExitStack() as stack:
-        slow = Slow(stack, folder, url)
+        slow = Slow(stack, folder, url, running=RUNNING)
         worker = slow.fleet.worker()
-        slow.fill(worker)
-        module = slow.fleet.folder / "services.py"
-        module.write_text(module.read_text() + "print('NEW CODE', flush=True)\n")
+        slow.fill(worker, backlog=BACKLOG)
+        slow.fleet.also("print('NEW CODE', flush=True)")
         pid = worker.pid
         worker.signal(signal.SIGHUP)
         worker.expect("stopping: ")
@@ -124,8 +102,7 @@ def during_start_up(folder: Path, url: str) -> list[tuple[int, float]]:
     """SIGTERM at four moments between the process's first instruction and its first heartbeat."""
     ends = []
     with Fleet(folder, url, {"any": {"url": "http://127.0.0.1:9"}}) as fleet:
-        module = fleet.folder / "services.py"
-        module.write_text(module.read_text() + "print('IMPORTED', flush=True)\n")
+        fleet.also("print('IMPORTED', flush=True)")
         at_once, imported, serving, working = (fleet.worker() for _ in range(4))
         at_once.terminate()
         imported.expect("IMPORTED")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import signal
 from pathlib import Path
 
 from tests.acceptance.harness import Fleet, Program, say
@@ -25,8 +24,7 @@ _QUEUED = re.compile(r"schedule heartbeat: the tick of ([0-9.]+) is call (\S+)")
 def fleet_with_schedule(folder: Path, url: str, service: CountingService) -> Fleet:
     """Supervisors log the call of each tick that the store has accepted of them."""
     fleet = Fleet(folder, url, {"tally": {"url": service.url}}, environ={"SEAWALL_LOG_LEVEL": "debug"})
-    with (fleet.folder / "services.py").open("a") as module:
-        module.write(f"tally.schedule('heartbeat', 'POST', '/beat', every={EVERY})\n")
+    fleet.also(f"tally.schedule('heartbeat', 'POST', '/beat', every={EVERY})")
     return fleet
 
 
@@ -46,12 +44,7 @@ def test_each_tick_runs_once_though_the_leader_is_paused(
             service.wait_for(service.count() + SOME, timeout=PATIENCE)
 
         some_more()
-        paused = fleet.of_pid(fleet.leader())
-        paused.signal(signal.SIGSTOP)
-        fleet.wait_for_leader(other_than=paused.pid)
-        some_more()
-        paused.signal(signal.SIGCONT)
-        paused.expect("leads no longer")
+        fleet.pause_the_leader(some_more)
         some_more()
         ran = [request.headers["idempotency-key"] for request in service.requests]
         # A supervisor logs a call a moment after it is queued.

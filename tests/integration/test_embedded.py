@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from seawall import embedded
 from seawall.embedded import EmbeddedServer
 from seawall.errors import BrokerUnavailable, ConfigurationError
 from seawall.redis_link import RedisLink
@@ -188,6 +190,34 @@ def test_server_that_outlived_its_parent_is_stopped_by_the_next_start(folder: Pa
         assert server.pid != pid
         assert read(server.url) == "kept"
         server.stop()
+
+
+def test_server_that_outlived_its_parent_and_hangs_does_not_hold_up_a_stop(folder: Path) -> None:
+    with parent_process(folder, "thread") as (parent, pid, _):
+        parent.kill()
+        parent.wait()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(BrokerUnavailable, match="not waited for, because everything is to stop"):
+                EmbeddedServer(folder, hurry=lambda: True).start()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_server_that_takes_its_time_is_told_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(embedded, "SAY_AFTER", 0.05)
+    silent = folder / "silent-server"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o700)
+    monkeypatch.setattr(embedded, "_find_binary", lambda: silent)
+    with (
+        caplog.at_level(logging.INFO, "seawall.up"),
+        pytest.raises(BrokerUnavailable, match="does not answer: it left no log"),
+    ):
+        EmbeddedServer(folder, start_timeout=0.2).start()
+    assert caplog.messages == ["the embedded server does not answer yet: it left no log"]
 
 
 def test_server_that_cannot_start_says_why(folder: Path) -> None:

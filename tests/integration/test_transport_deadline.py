@@ -17,33 +17,21 @@ import requests
 
 from seawall.actors import dial
 from seawall.actors.failures import may_have_been_sent
+from tests.support.drip import drip_of_body, drip_of_chunks, drip_of_headers, silence
 from tests.support.loopback import Loopback, Peer, always, answer, call_to, transport_to
 
 #: Seconds that the attempts below may take, and the seconds after which they must have ended.
 LIMIT, LATEST = 0.15, 0.45
 
 
-def silence(peer: Peer) -> None:
-    peer.read()
-    peer.ended.wait()
-
-
-def drip_of_headers(peer: Peer) -> None:
-    peer.read()
-    peer.write(b"HTTP/1.1 200 OK\r\n")
-    peer.drip(b"X-Drop: 1\r\n")
-
-
-def drip_of_body(peer: Peer) -> None:
-    peer.read()
-    peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    peer.drip(b"x")
-
-
-def drip_of_chunks(peer: Peer) -> None:
-    peer.read()
-    peer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    peer.drip(b"1\r\nx\r\n", every=0.005)
+@pytest.fixture(scope="module", autouse=True)
+def _first_attempt_is_over() -> None:
+    """What a process pays once, for its name and for the certificates it trusts, is no part of the times below."""
+    with Loopback(lambda peer: None) as server:
+        transport = transport_to(server.url.replace("http:", "https:"))
+        with pytest.raises(requests.RequestException):
+            transport.send(call_to(transport))
+        transport.close()
 
 
 def torrent_of_headers(peer: Peer) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
-from tests.acceptance.harness import Fleet, say
-from tests.support import Answer, CountingService, wait_until
+from tests.acceptance.harness import say
+from tests.acceptance.slow import Slow
+from tests.support import wait_until
 
 #: Seconds within which everything runs again: DESIGN.md's promise, RELIABILITY.md asks for 45.
 PROMISED = 15.0
@@ -22,23 +22,20 @@ PROMISED = 15.0
 HELD = 25
 
 
-def test_all_that_a_killed_worker_held_runs_elsewhere(tmp_path: Path, redis_url: str, service: CountingService) -> None:
-    hold = threading.Event()
-    service.script("*", *[Answer(hold=hold)] * HELD, Answer())
-    declared = {"quiet": {"url": service.url, "concurrency": HELD + 1, "timeout": 60}}
-    with Fleet(tmp_path, redis_url, declared) as fleet:
-        (doomed,) = fleet.start(workers=1)
-        fleet.enqueue("quiet", [f"/{number}" for number in range(HELD)])
-        service.wait_for(HELD, timeout=PROMISED)
-        fleet.start(workers=1)
+def test_all_that_a_killed_worker_held_runs_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    with ExitStack() as stack:
+        slow = Slow(stack, tmp_path, redis_url, running=HELD)
+        doomed = slow.fleet.worker()
+        slow.fill(doomed)
+        slow.fleet.start(workers=1)
         os.killpg(doomed.pid, signal.SIGKILL)
         killed = time.monotonic()
         doomed.wait()
-        hold.set()
-        wait_until(lambda: fleet.drained("quiet"), 3 * PROMISED, message="the calls do not come back")
+        slow.release.set()
+        wait_until(lambda: slow.fleet.drained("slow"), 3 * PROMISED, message="the calls do not come back")
         took = time.monotonic() - killed
-        dead = fleet.counts("quiet").dead
+        dead = slow.fleet.counts("slow").dead
     say(f"kill -9: all {HELD} calls of the dead worker ran again within {took:.1f} s")
     assert took < PROMISED
     assert dead == 0
-    assert Counter(request.path for request in service.requests) == {f"/{number}": 2 for number in range(HELD)}
+    assert slow.starts() == {f"/{number}": 2 for number in range(HELD)}

@@ -5,14 +5,14 @@ Here a worker gives back at once what it has not started, a peer runs it within 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from seawall.exits import Exit
-from tests.acceptance.harness import Fleet, say
-from tests.support import Answer, CountingService, wait_until
+from tests.acceptance.harness import say
+from tests.acceptance.slow import Slow
+from tests.support import wait_until
 
 BUSY, WAITING = 8, 8
 #: Seconds within which a peer runs what was given back, and what a busy machine may need beyond them.
@@ -21,30 +21,27 @@ PROMISED, BUSY_MACHINE = 1.0, 1.0
 SOON = 3.0
 
 
-def test_what_has_not_started_is_a_peers_at_once(tmp_path: Path, redis_url: str, service: CountingService) -> None:
-    release = threading.Event()
-    service.script("*", *[Answer(hold=release)] * BUSY, Answer())
-    declared = {"slow": {"url": service.url, "concurrency": BUSY + 1, "timeout": 60}}
-    with Fleet(tmp_path, redis_url, declared) as fleet:
-        (leaving,) = fleet.start(workers=1)
-        fleet.enqueue("slow", [f"/{number}" for number in range(BUSY + WAITING)])
-        service.wait_for(BUSY)
+def test_what_has_not_started_is_a_peers_at_once(tmp_path: Path, redis_url: str) -> None:
+    with ExitStack() as stack:
+        slow = Slow(stack, tmp_path, redis_url, running=BUSY)
+        leaving = slow.fleet.worker()
+        slow.fill(leaving, backlog=WAITING)
         leaving.terminate()
         leaving.expect("stopping: ")
-        (peer,) = fleet.start(workers=1)
+        (peer,) = slow.fleet.start(workers=1)
         there = time.monotonic()
-        service.wait_for(BUSY + WAITING)
-        moved = service.requests[-1].at - there
+        slow.service.wait_for(BUSY + WAITING)
+        moved = slow.service.requests[-1].at - there
         assert leaving.popen.poll() is None, "what runs is finished first"
-        release.set()
+        slow.release.set()
         released = time.monotonic()
         assert leaving.wait() == Exit.OK
         ended = time.monotonic() - released
-        wait_until(lambda: fleet.drained("slow"))
+        wait_until(lambda: slow.fleet.drained("slow"))
         assert peer.popen.poll() is None
     say(
         f"SIGTERM: {WAITING} calls run by a peer {moved:.2f} s after it was there; exit {ended:.2f} s after the last call"
     )
     assert moved < PROMISED + BUSY_MACHINE
     assert ended < SOON
-    assert set(Counter(request.path for request in service.requests).values()) == {1}
+    assert set(slow.starts().values()) == {1}

@@ -14,33 +14,11 @@ import requests
 
 from seawall import ResilientServiceClient
 from tests.resilience.scene import calling
+from tests.support.drip import drip_of_body, drip_of_chunks, drip_of_headers, silence
 from tests.support.loopback import Loopback, Peer
 
 #: Seconds of an attempt, and by which its end may be late, as promised.
 LIMIT, LATE = 2.0, 0.3
-
-
-def silence(peer: Peer) -> None:
-    peer.read()
-    peer.ended.wait()
-
-
-def drip_of_headers(peer: Peer) -> None:
-    peer.read()
-    peer.write(b"HTTP/1.1 200 OK\r\n")
-    peer.drip(b"X-Drop: 1\r\n")
-
-
-def drip_of_body(peer: Peer) -> None:
-    peer.read()
-    peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    peer.drip(b"x")
-
-
-def drip_of_chunks(peer: Peer) -> None:
-    peer.read()
-    peer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    peer.drip(b"1\r\nx\r\n")
 
 
 def test_an_attempt_ends_in_its_time_whatever_drips(redis_url: str) -> None:

@@ -6,7 +6,6 @@ Here one of them leads, by a lease with a fencing number; one that was paused be
 from __future__ import annotations
 
 import itertools
-import signal
 from pathlib import Path
 
 from tests.acceptance.harness import Fleet, opened, say
@@ -30,8 +29,7 @@ def test_a_paused_leader_does_nothing_twice(tmp_path: Path, redis_url: str, serv
             },
         }  # fmt: skip
         with Fleet(tmp_path, redis_url, declared) as fleet:
-            with (fleet.folder / "services.py").open("a") as module:
-                module.write(f"tally.schedule('beat', 'POST', '/beat', every={EVERY})\n")
+            fleet.also(f"tally.schedule('beat', 'POST', '/beat', every={EVERY})")
             fleet.start(workers=1, supervisors=2)
             fleet.enqueue("sick", ["/trip"])
             opened(fleet, "sick")
@@ -41,12 +39,7 @@ def test_a_paused_leader_does_nothing_twice(tmp_path: Path, redis_url: str, serv
                 sick.wait_for(sick.count("/health") + SOME, path="/health", timeout=20)
 
             some_more()
-            paused = fleet.of_pid(fleet.leader())
-            paused.signal(signal.SIGSTOP)
-            fleet.wait_for_leader(other_than=paused.pid)
-            some_more()
-            paused.signal(signal.SIGCONT)
-            paused.expect("leads no longer")
+            fleet.pause_the_leader(some_more)
             some_more()
     beats = [request.at for request in service.requests]
     trials = [request.at for request in sick.matching("/health")]

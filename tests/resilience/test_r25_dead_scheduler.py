@@ -31,8 +31,7 @@ def test_a_supervisor_whose_scheduler_died_ends_in_time(
     tmp_path: Path, redis_url: str, service: CountingService
 ) -> None:
     with Fleet(tmp_path, redis_url, {"any": {"url": service.url}}) as fleet:
-        with (fleet.folder / "services.py").open("a") as module:
-            module.write(CUT)
+        fleet.also(CUT)
         (supervisor,) = fleet.start(supervisors=1)
         (fleet.folder / "cut").touch()
         began = time.monotonic()
