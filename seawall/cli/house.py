@@ -35,9 +35,15 @@ STOP_MARGIN = 3.0
 _SERVERS_RESTARTS = RestartPolicy(first_delay=0.5, longest_delay=5.0, budget=sys.maxsize)
 #: Settings that the children are told when they were given as options here.
 _TOLD = ("namespace", "log_format", "log_level", "web_host")
-#: Who needs which of the secrets that are set in the environment. A supervisor asks health paths with the internal token, and
-#: the user's program makes calls itself while the broker is away.
-_NEEDED = {"worker": "internal_token", "supervisor": "internal_token", "web": "web_token", "program": "internal_token"}
+#: Who needs which of the secrets that are set in the environment. A supervisor asks health paths with the internal token, the
+#: user's program makes calls itself while the broker is away, and a worker signs alerts.
+_NEEDED = {
+    "worker": ("internal_token", "alerts_secret"),
+    "supervisor": ("internal_token",),
+    "web": ("web_token",),
+    "program": ("internal_token",),
+}
+_SECRETS = ("internal_token", "web_token", "alerts_secret")
 
 
 class House:
@@ -160,7 +166,7 @@ def _environment(settings: Settings) -> Mapping[str, str]:
 
 def _kept_from(role: str) -> list[str]:
     """Variables with secrets that are none of its business. Everybody has the broker's password: it is in the URL."""
-    return [SETTINGS[name].variable for name in ("internal_token", "web_token") if name != _NEEDED[role]]
+    return [SETTINGS[name].variable for name in _SECRETS if name not in _NEEDED[role]]
 
 
 def _listens(host: str, port: int) -> bool:

@@ -28,7 +28,7 @@ __all__ = ["Burial", "Evidence", "Lag", "Size", "dead_letters", "drained", "keys
 BOOKKEEPING = frozenset(
     {
         *("queues", "workers", "supervisors", "seen", "counts", "leader", "breaker-keys", "breaker:*"),
-        *("q:*:wake", "q:*:serving", "q:*:ended"),
+        *("q:*:wake", "q:*:serving", "q:*:ended", "history", "transitions", "alerts", "audit"),
     }
 )
 #: Keys that go by themselves.

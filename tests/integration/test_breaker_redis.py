@@ -66,6 +66,11 @@ def calls(client: redis.Redis) -> dict[str, int]:
     return {name: values["calls"] for name, values in stats.items()}
 
 
+def listening() -> set[threading.Thread]:
+    """Threads that hear announcements, other tests' included."""
+    return {thread for thread in threading.enumerate() if thread.name == "seawall-announcements"}
+
+
 class TestKeys:
     def test_the_queues_script_finds_state_and_trial_beside_the_record(
         self, redis_url: str, inside: redis.Redis, process: Process
@@ -129,6 +134,7 @@ class TestRoundTrips:
         assert evals(calls(inside)) - before <= 64
 
     def test_no_thread_is_started_before_somebody_listens(self, redis_url: str) -> None:
+        before = listening()
         link = RedisLink(redis_url)
         store = RedisStore(link, "test")
         store.read("chroma")
@@ -136,10 +142,10 @@ class TestRoundTrips:
 
         store.subscribe(lambda key, record: None)
         wait_until(store.confirmed_at)
-        assert [thread.name for thread in threading.enumerate()].count("seawall-announcements") == 1
+        assert len(listening() - before) == 1
         store.close()
         link.close()
-        assert "seawall-announcements" not in [thread.name for thread in threading.enumerate()]
+        assert not listening() - before
 
 
 class TestLosingTheServer:

@@ -1,19 +1,24 @@
 """Row 29, of a whole house: what it knows is looked for in everything that it stores, says, answers and shows of itself.
 
-`seawall up` over a Redis with a password, and a program beside it: five secrets, each with those who need it only.
+`seawall up` over a Redis with a password, and a program beside it: six secrets, each with those who need it only.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import requests
 
+from seawall.supervisor.page.board import Board
+from seawall.supervisor.page.session import Sessions
 from seawall.supervisor.web import make_app
 from tests.acceptance.harness import Fleet, Up, say
 from tests.acceptance.shell import run
@@ -28,12 +33,15 @@ SECRETS = {
     "Redis password": "canary-redis-8d1f",
     "base URL's password": "canary-base-8d1f",
     "base URL's password of the file": "canary-file-8d1f",
+    "key of alerts": "canary-alerts-8d1f",
 }
-INTERNAL, WEB, REDIS, BASE, IN_FILE = SECRETS.values()
+INTERNAL, WEB, REDIS, BASE, IN_FILE, ALERTS = SECRETS.values()
+#: What stands for the parts of a path that are open.
+PLACES = {"key": "steady", "verb": "reset", "name": "page.js"}
 #: Secrets in the environment of each child of `seawall up`. Base URLs are in the module and the file.
 ENVIRONS = {
-    "worker-1": {INTERNAL, REDIS},
-    "worker-2": {INTERNAL, REDIS},
+    "worker-1": {INTERNAL, REDIS, ALERTS},
+    "worker-2": {INTERNAL, REDIS, ALERTS},
     "supervisor": {INTERNAL, REDIS},
     "web": {WEB, REDIS},
     "program": {INTERNAL, REDIS},
@@ -93,6 +101,7 @@ def declared(url: str) -> dict[str, dict[str, object]]:
 
 def house(folder: Path, service: CountingService) -> Fleet:
     environ = {"SEAWALL_INTERNAL_TOKEN": INTERNAL, "SEAWALL_WEB_TOKEN": WEB, "SEAWALL_LOG_LEVEL": "debug"}
+    environ |= {"SEAWALL_ALERTS_SECRET": ALERTS, "SEAWALL_ALERTS_WEBHOOK": f"{service.url}/alerts"}
     fleet = Fleet(folder, "", declared(service.url), environ=environ)
     url = service.url.replace("//", f"//user:{IN_FILE}@")
     (fleet.folder / "seawall.toml").write_text(f'[services.filed]\nurl = "{url}"\nmax_retries = 1\n')
@@ -111,6 +120,7 @@ def test_no_secret_is_anywhere_but_where_it_is_needed(tmp_path: Path, service: C
             up.expect("ONCE", timeout=30)
             fleet.environ["SEAWALL_BROKER_URL"] = url
             wait_until(lambda: service.count("/broken", method="GET") > 3)  # trials of the health path are among them
+            wait_until(lambda: service.count("/alerts"), 20)  # the breaker of one is open
             stored(server, inside, sightings)
         shown(up, fleet, sightings)
         of_processes(up, sightings)
@@ -124,7 +134,8 @@ def test_no_secret_is_anywhere_but_where_it_is_needed(tmp_path: Path, service: C
             sightings.search("log", file.name, file.read_bytes())
     say(f"searched for {len(SECRETS)} secrets: {sightings.searched}")
     assert sightings.found == []
-    assert {request.headers.get("x-internal-token") for request in service.requests} == {INTERNAL}
+    tokens = {(request.path == "/alerts", request.headers.get("x-internal-token")) for request in service.requests}
+    assert tokens == {(False, INTERNAL), (True, None)}, "a webhook is somebody else's"
     assert "/broken" in up.text
 
 
@@ -142,13 +153,15 @@ def stored(server: PrivateRedis, inside: object, sightings: Sightings) -> None:
 def shown(up: Up, fleet: Fleet, sightings: Sightings, *, away: bool = False) -> None:
     """Every answer of the web process, and what the commands print."""
     (address,) = re.findall(r"status +(http://[^/\s]+)/", up.text)
-    routes = [route.path for route in make_app(dict).routes]
+    nobody: Any = Mock()  # routes alone are wanted of it
+    routes = [route.path.format(**PLACES) for route in make_app(nobody, Board(nobody), Sessions(str)).routes]
     askers = ({"Authorization": f"Bearer {WEB}"}, {}, {"Authorization": "Bearer another"}, {"Host": "evil.example"})
-    for path in (*routes, "/", "/nowhere", "/v1/api/status?token=x"):
+    for path in (*routes, "/nowhere", "/v1/api/status?token=x"):
         for method in ("GET",) if away else ("GET", "POST", "OPTIONS"):
             for headers in askers:
-                answer = requests.request(method, address + path, headers=headers, timeout=10)
-                sightings.search("HTTP answer", f"{method} {path}", f"{answer.headers} {answer.text}")
+                with requests.request(method, address + path, headers=headers, timeout=10, stream=True) as answer:
+                    told = b"".join(itertools.islice(answer.iter_content(1 << 20), 1 if path == "/events" else None))
+                sightings.search("HTTP answer", f"{method} {path}", str(answer.headers).encode() + told)
     trusted = requests.get(f"{address}/v1/api/status", headers=askers[0], timeout=10)
     assert trusted.status_code == (503 if away else 200), trusted.text
 
