@@ -342,17 +342,17 @@ class MemoryQueue:
             for name in queues:
                 self._queue(name).serving.pop(worker, None)
 
-    def cancel(self, queue: str, ids: Sequence[str]) -> list[Cancelled]:
+    def cancel(self, queue: str, ids: Sequence[str], outcome: str = "cancelled") -> list[Cancelled]:
         with self._lock:
-            return [self._cancel(self._queue(queue), id) for id in ids]
+            return [self._cancel(self._queue(queue), id, outcome) for id in ids]
 
-    def _cancel(self, queue: EntryQueue, id: str) -> Cancelled:
+    def _cancel(self, queue: EntryQueue, id: str, outcome: str) -> Cancelled:
         entry = queue.entries.get(id)
         if entry is None:
             return Cancelled("unknown")
         if entry.lease is not None:
             return Cancelled("running")
-        self._count_end(queue, "cancelled")
+        self._count_end(queue, outcome)
         queue.forget(entry)
         if not queue.waited:
             self._conclude(id, Outcome(error=taken_back(service_of_queue(queue.name), entry.deaths)), 0)

@@ -260,7 +260,10 @@ class QueueStore(Protocol):
 
     def leave(self, worker: str, queues: Sequence[str]) -> None: ...
 
-    def cancel(self, queue: str, ids: Sequence[str]) -> list[Cancelled]: ...
+    def cancel(self, queue: str, ids: Sequence[str], outcome: str = "cancelled") -> list[Cancelled]:
+        """Take back what has not started. `outcome` says how these calls end for the fleet's counts: cancelled by whoever
+        made them, expired, or refused by a breaker that has opened."""
+        ...
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
         """The outcome of a background call that is over, else None: the mailbox gets it. Raises ResultExpired."""

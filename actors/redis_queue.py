@@ -188,10 +188,10 @@ class RedisQueue:
     def leave(self, worker: str, queues: Sequence[str]) -> None:
         self._link.run(_SCRIPTS["leave"], self._prefix, worker, *queues)
 
-    def cancel(self, queue: str, ids: Sequence[str]) -> list[Cancelled]:
+    def cancel(self, queue: str, ids: Sequence[str], outcome: str = "cancelled") -> list[Cancelled]:
         if not ids:
             return []
-        rows = self._link.run(_SCRIPTS["cancel"], self._prefix, queue, *ids)
+        rows = self._link.run(_SCRIPTS["cancel"], self._prefix, queue, outcome, *ids)
         return [_cancelled(*row) for row in rows]
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:

@@ -193,7 +193,7 @@ def _wait_for_worker(
             served = runtime.engine.queue.workers_serving(queue) > 0
         except (BrokerUnavailable, ResponseError):
             return Cancelled("unknown")
-        return Cancelled("running") if served else _cancel(runtime, service, call.id)
+        return Cancelled("running") if served else _cancel(runtime, service, call.id, "expired")
 
     answer = within(ends - time.monotonic(), take_back_unless_served, Cancelled("unknown"))
     if answer.state != "cancelled":
@@ -207,7 +207,7 @@ def _wait_for_worker(
 
 
 def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, waiter: LocalWaiter) -> Outcome:
-    answer = within(LAST_WORD, lambda: _cancel(runtime, service, call.id), Cancelled("unknown"))
+    answer = within(LAST_WORD, lambda: _cancel(runtime, service, call.id, "expired"), Cancelled("unknown"))
     outcome = waiter.wait(0.0)
     if outcome is not None:  # it came at the last moment
         return outcome
@@ -233,10 +233,10 @@ def _fate(answer: Cancelled) -> str:
     )
 
 
-def _cancel(runtime: Runtime, service: Service, id: str) -> Cancelled:
+def _cancel(runtime: Runtime, service: Service, id: str, outcome: str = "cancelled") -> Cancelled:
     """Take the call back. Had it taken the breaker's trial, that goes back too, and not only when its lease ends."""
     try:
-        answer = runtime.engine.queue.cancel(queue_names(service.key)[0], [id])[0]
+        answer = runtime.engine.queue.cancel(queue_names(service.key)[0], [id], outcome)[0]
     except (BrokerUnavailable, ResponseError):
         return Cancelled("unknown")
     view = runtime.views.of(service)

@@ -136,13 +136,15 @@ def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
     for (key, what), times in tallied.items():
         tally.setdefault(key, {})[what] = times
     paused = queue.paused(order)
-    recent = _Recent.read(runtime, tallied)
+    recent = _Recent.read(runtime, tallied, records)
     lines = []
     for key, is_paused in zip(order, paused, strict=True):
         service = registry.find(key)
         about = _About.of(service, key, served.get(key))
         breaker = _status(about, key, records.get(key), breakers.now())
-        serving = [report["services"][key] for report in reports if key in report.get("services", {})]
+        reporting = [report for report in reports if key in report.get("services", {})]
+        serving = [report["services"][key] for report in reporting]
+        is_counted = all(report.get("metered") for report in reporting)  # else only what is no success is
         line = ServiceLine(
             key,
             breaker,
@@ -153,7 +155,7 @@ def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
             slots=_slots(service, serving),
             retries_left=_sum(about.get("retries_left") for about in serving),
             last_outage=recent.outages.get(key),
-            **recent.of(key),
+            **(recent.of(key) if is_counted else {}),
         )
         lines.append(line)
     supervisors, leader = _supervisors(runtime)
@@ -174,12 +176,12 @@ class _Recent:
     outages: Mapping[str, dict[str, Any]]
 
     @classmethod
-    def read(cls, runtime: Runtime, tally: Mapping[tuple[str, str], int]) -> _Recent:
+    def read(cls, runtime: Runtime, tally: Mapping[tuple[str, str], int], records: Mapping[str, Record]) -> _Recent:
         link, now = runtime.engine.link, runtime.engine.breakers.now()
         if link is None:
             return cls(now, (), {}, {})
         outages: dict[str, dict[str, Any]] = {}
-        for outage in read_outages(runtime):
+        for outage in read_outages(runtime, records=records):
             outages.setdefault(outage.pop("service"), outage)
         return cls(now, window(link, runtime.settings.namespace, LATENCY_SECONDS), totals_of(tally), outages)
 

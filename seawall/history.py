@@ -94,9 +94,12 @@ def _sample(id: bytes, fields: Sequence[bytes]) -> Sample | None:
 
 
 def since(samples: Sequence[Sample], now: float, seconds: float) -> Sample | None:
-    """The sample to count from for the last so many seconds; a younger one where there is no older, None without any."""
+    """The sample to count from for the last so many seconds; a younger one where there is no older. None without any, or
+    where nobody led for so long that the one before is of another time."""
     older = [sample for sample in samples if sample.at <= now - seconds]
-    return older[-1] if older else samples[0] if samples else None
+    if older:
+        return older[-1] if older[-1].at >= now - 2 * seconds else None
+    return samples[0] if samples else None
 
 
 def percentile(took: Sequence[int], share: float) -> float | None:

@@ -7,7 +7,7 @@ memory mode there is nothing to read.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -17,6 +17,7 @@ from seawall.errors import BrokerUnavailable
 from seawall.history import SAMPLE_SECONDS, SAMPLES, window
 from seawall.redis_link import Argument
 from seawall.runtime import Runtime
+from seawall.supervisor.breaker import Record, State
 
 __all__ = [
     "note_action",
@@ -73,12 +74,21 @@ def read_transitions(runtime: Runtime, count: int = 200) -> list[dict[str, Any]]
     ]
 
 
-def read_outages(runtime: Runtime, count: int = 50) -> list[dict[str, Any]]:
-    """Outages, newest first: `service` (key), `began`, `ended` (None: it goes on), `seconds`, `why`."""
-    return outages_of(read_transitions(runtime, OUTAGE_TRANSITIONS), runtime.engine.breakers.now())[:count]
+def read_outages(
+    runtime: Runtime, count: int = 50, *, records: Mapping[str, Record] | None = None
+) -> list[dict[str, Any]]:
+    """Outages, newest first: `service` (key), `began`, `ended` (None: it goes on), `seconds`, `why`.
+
+    `records` are the breakers' own, read anew unless given: an older release notes no end.
+    """
+    records = runtime.engine.breakers.read_all() if records is None else records
+    transitions = read_transitions(runtime, OUTAGE_TRANSITIONS)
+    return outages_of(transitions, records, runtime.engine.breakers.now())[:count]
 
 
-def outages_of(transitions: Sequence[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+def outages_of(
+    transitions: Sequence[dict[str, Any]], records: Mapping[str, Record], now: float
+) -> list[dict[str, Any]]:
     """The outages in these transitions, newest first. Half-open again and again is one outage until it is closed."""
     found: dict[tuple[str, float], dict[str, Any]] = {}
     for one in reversed(transitions):
@@ -87,6 +97,10 @@ def outages_of(transitions: Sequence[dict[str, Any]], now: float) -> list[dict[s
             {"service": one["service"], "began": one["began"], "ended": None, "seconds": 0.0, "why": one["why"]},
         )
         outage["ended"] = one["at"] if one["to"] == "closed" else None
+    for outage in found.values():
+        record = records.get(outage["service"])
+        if outage["ended"] is None and record is not None and record.state is State.CLOSED:
+            outage["ended"] = max(outage["began"], record.changed_at)
         outage["seconds"] = max(0.0, (outage["ended"] or now) - outage["began"])
     return sorted(found.values(), key=lambda outage: -outage["began"])
 

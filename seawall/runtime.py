@@ -128,13 +128,12 @@ class Runtime:
             return
         view = self.views.of(service)
         try:
-            answers = self.engine.queue.cancel(queue_names(key)[0], [call.id for call in calls])
+            answers = self.engine.queue.cancel(queue_names(key)[0], [call.id for call in calls], "refused")
         except (BrokerUnavailable, ResponseError) as error:
             logger.debug("[%s] waiting calls not taken back: %s", service.name, error)
             return
         for call, answer in zip(calls, answers, strict=True):
             if answer.state == "cancelled":
-                self.engine.tally.add(key, "refused")
                 taken = refused_in_queue(view, call, answer.progress, answer.deaths)
                 self.waiting.answer(call, Outcome(error=taken, attempts=answer.progress.attempt, breaker=view.record))
 

@@ -11,7 +11,7 @@ from seawall.actors.redact import path_only
 from seawall.actors.service import queue_names
 from seawall.alerting import make_alerts
 from seawall.errors import ConfigurationError
-from seawall.history import keep_sample
+from seawall.history import SAMPLE_SECONDS, keep_sample
 from seawall.probe import Prober
 from seawall.registry import Registry
 from seawall.runtime import Runtime
@@ -92,6 +92,7 @@ def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
         schedules=duty,
         alerts=make_alerts(runtime, registry),
         sample=sample,
+        sample_every=SAMPLE_SECONDS,
         plan=lambda: _plan(engine.breakers.now()),
         about=about,
     )

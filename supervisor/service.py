@@ -36,8 +36,6 @@ logger = logging.getLogger("seawall.supervisor")
 
 #: Seconds between two renewals of the lease, and between two sweeps. Two renewals may fail before the lease ends.
 TICK_SECONDS = 1.0
-#: Seconds between two samples of the fleet's counts, from which charts are made.
-SAMPLE_SECONDS = 10.0
 #: Seconds after which the leader reads every breaker anew, for a timer or an announcement that was lost all the same.
 READ_AGAIN_SECONDS = 10.0
 #: Seconds between two looks of the watching loop.
@@ -55,7 +53,7 @@ _JOB = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
 class Supervisor:
     """Runs `trials`, `recovery`, `schedules` and `alerts` while `leader` leads. `scheduler` is the one that the trials set their
     timers on, not started yet. `about` is added to the report that status shows (host, pid ...), and so is the leader's `plan()`, its
-    schedules. `sample()` keeps a sample of the fleet's counts; it may raise BrokerUnavailable."""
+    schedules. `sample()` keeps a sample of the fleet's counts, every so many seconds; it may raise BrokerUnavailable."""
 
     def __init__(
         self,
@@ -68,6 +66,7 @@ class Supervisor:
         schedules: Schedules | None = None,
         alerts: Alerts | None = None,
         sample: Callable[[], None] | None = None,
+        sample_every: float = 10.0,
         plan: Callable[[], list[dict[str, Any]]] = list,
         about: Mapping[str, Any] | None = None,
         tick: float = TICK_SECONDS,
@@ -79,6 +78,7 @@ class Supervisor:
         self._schedules = schedules
         self._alerts = alerts
         self._sample_counts = sample
+        self._sample_every = sample_every
         self._plan = plan
         self._store = store
         self._scheduler = scheduler
@@ -107,7 +107,7 @@ class Supervisor:
                 job, "interval", seconds=self._tick_seconds, next_run_time=datetime.now(UTC), id=job.__name__, **_JOB
             )
         if self._sample_counts is not None:
-            self._scheduler.add_job(self._sample, "interval", seconds=SAMPLE_SECONDS, id="_sample", **_JOB)
+            self._scheduler.add_job(self._sample, "interval", seconds=self._sample_every, id="_sample", **_JOB)
         self._scheduler.start()
 
     def quiet(self) -> None:

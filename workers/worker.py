@@ -246,6 +246,7 @@ class CallWorker:
                 "services": {key: self._about(service) for key, service in self._services.items()},
                 "slots": sum(service.concurrency for service in self._services.values()),
                 "busy": self.broker.hub.busy(),
+                "metered": self._engine.metered,
                 "started_at": self._started_at,
             }
         ).encode()

@@ -12,6 +12,7 @@ local FOR_EVER = 253402300799000
 local verb, queue, key = ARGV[2], ARGV[3], ARGV[4]
 
 if verb == 'pause' then
+  work_without_memory()
   redis.call('HSET', P .. 'breaker:' .. key, 'hold', whole(FOR_EVER))
   return 1
 elseif verb == 'resume' then

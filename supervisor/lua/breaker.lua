@@ -9,7 +9,7 @@
 --                               closed, slow  ms when it closed after it had been open (0: not), and for how many ms background
 --                                      calls then start slowly  (read by the queue's fetch script)
 --                               hold   the queue's: ms until which the service asked for peace
---                               began  ms when it left `closed` last: the beginning of its outage
+--                               began  ms when it left `closed`: the beginning of the outage that goes on
 --   <ns>:breaker-keys     SET   the <key> of every stored record, so that nothing has to scan the keyspace
 --   <ns>:transitions      STREAM  each change of a state, the last thousand or so: service, from, to, began (ms, as above), why,
 --                               forced (1: by hand)
@@ -67,6 +67,7 @@ local function note_change(time, key, from, to, began, why, forced)
   if to == 'closed' then
     redis.call('HINCRBY', ns .. ':counts', key .. ' outages', 1)
     redis.call('HINCRBY', ns .. ':counts', key .. ' outage.ms', string.format('%.0f', math.max(0, ms - began)))
+    redis.call('HDEL', hash_of(key), 'began')  -- a release that writes none may note the next one
   end
 end
 

@@ -1,4 +1,7 @@
-"""One browser and one house for all browser tests; each test begins with a house that is well, and a fresh page."""
+"""One browser and one house for a module's tests; each test begins with a house that is well, and a fresh page.
+
+No longer than that: Playwright keeps an event loop running in the thread, and other tests have loops of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from tests.browser.chromium import chromium
 from tests.browser.house import House
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_house(browser: Browser) -> Iterator[House]:
     """Asks for the browser, so that nothing is started where there is none."""
     expect.set_options(timeout=15_000)

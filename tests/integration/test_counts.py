@@ -67,6 +67,12 @@ class TestEndsThatNoWorkerDecides:
         wait_until(lambda: "dead.expired" in counted(stores) or stores.queue.sweep(BACKGROUND)[2])
         assert counted(stores) == {"calls.waited.expired": 1, "dead.expired": 1, "calls.background.dead": 1}
 
+    @pytest.mark.parametrize("outcome", ["expired", "refused"])
+    def test_those_that_were_taken_back_for_a_reason(self, stores: Stores, outcome: str) -> None:
+        accept(stores.queue, WAITED, "a")
+        stores.queue.cancel(WAITED, ["a"], outcome)
+        assert counted(stores) == {f"calls.waited.{outcome}": 1}
+
     def test_those_that_were_taken_back(self, stores: Stores) -> None:
         accept(stores.queue, WAITED, "a")
         stores.queue.cancel(WAITED, ["a", "a", "unknown"])

@@ -8,11 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from seawall import ResilientServiceClient
+from seawall.errors import NoWorker
 from seawall.exposition import exposition
 from seawall.fleet import ServiceLine, read_fleet
-from seawall.history import keep_sample
+from seawall.history import keep_sample, totals_of
 from seawall.observing import (
     note_action,
+    outages_of,
     pause,
     read_actions,
     read_history,
@@ -88,6 +90,21 @@ class TestTransitions:
         runtime.engine.tally.flush()
         tally = line_of(runtime).tally
         assert (tally["trials.failed"], tally["trials.succeeded"], tally["to.open"]) == (2, 1, 3)
+
+    def test_an_outage_whose_end_an_older_release_did_not_note_ended_with_the_record(self, runtime: Runtime) -> None:
+        view = view_of(runtime)
+        play_an_outage(view)
+        transitions, records = read_transitions(runtime), runtime.engine.breakers.read_all()
+        (outage,) = outages_of(transitions[1:], records, now=transitions[0]["at"] + 1000)
+        assert outage["ended"] == pytest.approx(transitions[0]["at"], abs=0.1)
+
+    def test_an_outage_whose_beginning_an_older_release_did_not_note_is_no_part_of_the_one_before(
+        self, runtime: Runtime
+    ) -> None:
+        view = view_of(runtime)
+        play_an_outage(view)
+        assert runtime.engine.link is not None
+        assert runtime.engine.link.command("HGET", "seawall:breaker:chroma", "began") is None
 
     def test_by_hand(self, runtime: Runtime) -> None:
         view = view_of(runtime)
@@ -177,6 +194,14 @@ class TestExposition:
         paths = [path for path in ("/gone", "/sick", "/later") if path in exposition(runtime, registry)]
         assert paths == []
 
+    def test_a_caller_whom_nobody_served_counts_among_the_failures(self, runtime: Runtime) -> None:
+        client = ResilientServiceClient("http://127.0.0.1:9", key="chroma")
+        with pytest.raises(NoWorker):
+            client.get("/a", deadline=5)
+        tally = runtime.engine.queue.tally()
+        assert tally["chroma", "calls.waited.expired"] == 1
+        assert totals_of(tally)["chroma"].failed == 1
+
     def test_names_follow_prometheus_rules(self, runtime: Runtime) -> None:
         view_of(runtime).failed(1.0, 0, "refused")
         for family in text_string_to_metric_families(exposition(runtime, registry)):
@@ -189,8 +214,12 @@ class TestExposition:
     def test_nothing_is_counted_where_metrics_are_off(self, redis_url: str) -> None:
         with caller(redis_url, metrics=False) as runtime, CountingService() as service:
             client = ResilientServiceClient(service.url, key="chroma")
+            assert runtime.engine.link is not None
+            keep_sample(runtime.engine.link, runtime.settings.namespace, {})
             with RemoteHouse(redis_url, metered=False):
                 assert client.get("/a").status_code == 200
+                line = line_of(runtime)
+                assert (line.rate, line.error_share, line.latency) == (None, None, None)
             assert not [what for _, what in runtime.engine.queue.tally() if what.startswith(("calls.", "took."))]
 
 

@@ -657,6 +657,9 @@ class TestOutOfMemory:
         queue.count({("chroma", "retries_denied"): 2})
         assert queue.tally()["chroma", "retries_denied"] == 2
         queue.hold("git", 60)
+        queue.pause("mail.background", "mail")
+        assert queue.paused(["mail"]) == [True]
+        queue.resume("mail.background", "mail")
         assert queue.oldest(BACKGROUND, "git") == Oldest()
         self._turn_away(queue)
         assert queue.watch(BACKGROUND, released.id, stores.mailbox()) is None

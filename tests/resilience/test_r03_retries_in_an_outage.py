@@ -43,4 +43,7 @@ def test_no_retry_is_lost(own_redis: PrivateRedis, service: CountingService) -> 
         requests = service.wait_for(2 * (CALLS + 1), timeout=10)
         wait_until(lambda: drained("failing"))
     assert requests[-1].at - back < PROMISED
-    assert set(Counter(request.path for request in service.requests).values()) == {2}
+    times = Counter(request.path for request in service.requests)
+    # A caller that has not heard by the kill that its call was queued makes a GET itself as well.
+    assert times.pop("/waited") in (2, 3)
+    assert set(times.values()) == {2}

@@ -17,7 +17,7 @@ from tests.support import CountingService
 
 FAR, SOON = 20_000, 5
 #: Calls that are queued in one round trip, which has to end within the link's timeout.
-AT_ONCE = 1000
+AT_ONCE = 200
 #: Seconds of a soon call's delay, and by which it may be late.
 DELAY, PUNCTUAL = 0.5, 0.1
 

@@ -40,6 +40,9 @@ class TestSince:
         assert found.at == 100.0
         assert since([], 135.0, 60) is None
 
+    def test_none_where_the_one_before_is_of_another_time(self) -> None:
+        assert since(self.samples, 1000.0, 60) is None
+
 
 class TestPercentile:
     def test_attempts_lie_evenly_in_their_bucket(self) -> None:
