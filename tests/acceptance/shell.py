@@ -73,7 +73,7 @@ class Terminal:
         while self.process.poll() is None and time.monotonic() < ends:  # a full screen would stop the program
             if select.select([self._screen], [], [], 0.02)[0]:
                 self.seen += self._read()
-        return self.process.wait(1)
+        return self.process.wait(10)
 
     def _read(self) -> str:
         """What it wrote; nothing when the last process on it has ended, which Linux calls an error."""

@@ -52,5 +52,5 @@ def test_a_server_that_evicts_is_refused_at_the_start(command: str, tmp_path: Pa
             program: Program = fleet.up("--no-web", "--broker-url", server.url)
         else:
             program = fleet.worker() if command == "worker" else fleet.supervisor()
-        assert program.wait(10) == Exit.CONFIG
+        assert program.wait(30) == Exit.CONFIG
         assert "set maxmemory-policy noeviction" in program.text
