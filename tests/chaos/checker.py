@@ -27,8 +27,8 @@ HEARD_TOLERANCE = 0.5
 SPARE_THREADS = 3
 #: File descriptors likewise: a kept connection for each slot of each service, and those to the broker.
 SPARE_FILES = 4 * 4 + 8
-#: Seconds after its start in which a process on a busy machine may not have come as far as to its signal handlers.
-BOOT_SECONDS = 5.0
+#: Seconds after its start in which a process may not have come as far as to its signal handlers, where nobody can tell.
+BOOT_SECONDS = 2.0
 #: Words by which a caller is told that nothing was sent, or queued, and nothing will be.
 NEVER = ("it was not sent and never will be", "nothing was sent", "nothing was queued")
 #: Dead letters that nothing in this game can lead to, and those that only calls of one manner can become.
@@ -164,7 +164,7 @@ def _bad_ends(evidence: Evidence) -> Failures:
 
 def _obeyed(life: Life) -> bool:
     """It ended well on SIGTERM, or got it before Python had come as far as to Seawall."""
-    early = life.code == -signal.SIGTERM and life.asked - life.started < BOOT_SECONDS
+    early = life.code == -signal.SIGTERM and (not life.listened or life.asked - life.started < BOOT_SECONDS)
     return life.how == "terminated" and (life.code == 0 or early)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.acceptance.programs import Program
+from tests.support.signals import catches
 
 __all__ = ["Life", "Member"]
 
@@ -25,6 +26,8 @@ class Life:
     """`killed`, `terminated` (or about to be), `by itself`, or `not on SIGTERM`: killed because it did not obey."""
     asked: float = 0.0
     """When it got its SIGTERM."""
+    listened: bool = True
+    """It had a handler for it by then: Python had come as far as to Seawall."""
     code: int | None = None
     stops: list[tuple[float, float]] = field(default_factory=list)
     """When it was stopped (SIGSTOP), from and until."""
@@ -64,6 +67,7 @@ class Member:
 
     def terminate(self) -> None:
         if self._program is not None and not self.life.how:
+            self.life.listened = catches(self.life.pid, signal.SIGTERM)
             self.life.how, self.life.asked = "terminated", time.monotonic()
             self._program.terminate()
 
