@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from seawall.supervisor.page.session import COOKIE, Sessions, same_word
+from seawall.supervisor.page.session import Sessions, cookie_in, same_word
 
 __all__ = ["TRUSTED", "WHO", "Guard"]
 
@@ -143,11 +142,7 @@ def _is_own_page(headers: Headers) -> bool:
 
 
 def _cookie(headers: Headers) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+    return cookie_in(headers.getlist("cookie"), headers.get("host", ""))
 
 
 def _answer(refusal: JSONResponse, scope: Scope, headers: Headers) -> Response:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from seawall.supervisor.page.bodies import read_body
 from seawall.supervisor.page.render import render_template
-from seawall.supervisor.page.session import COOKIE, LIFETIME, Guesses, Sessions
+from seawall.supervisor.page.session import LIFETIME, Guesses, Sessions, cookie_name
 
 __all__ = ["login_routes"]
 
@@ -47,16 +47,25 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
             return _form("That is not the token.", name, 401)
         response = RedirectResponse("/", 303)
         response.set_cookie(
-            COOKIE, cookie, max_age=LIFETIME, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            _cookie_name(request),
+            cookie,
+            max_age=LIFETIME,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
         )
         return response
 
     async def logout(request: Request) -> Response:
         response = RedirectResponse("/login" if sessions is not None else "/", 303)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        response.delete_cookie(_cookie_name(request), httponly=True, samesite="strict")
         return response
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+def _cookie_name(request: Request) -> str:
+    return cookie_name(request.headers.get("host", ""))
 
 
 def _form(problem: str = "", name: str = "", status: int = 200) -> HTMLResponse:

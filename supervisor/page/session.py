@@ -6,11 +6,12 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-__all__ = ["COOKIE", "LIFETIME", "Guesses", "Sessions", "same_word"]
+from starlette.requests import cookie_parser
 
-COOKIE = "seawall"
+__all__ = ["LIFETIME", "Guesses", "Sessions", "cookie_in", "cookie_name", "same_word"]
+
 #: Seconds after which a browser logs in again.
 LIFETIME = 12 * 3600
 #: Characters of a name; it stands in the audit list.
@@ -75,6 +76,25 @@ class Guesses:
         self._wrong[address] = [*known[1 - GUESSES :], self._clock()]
         while len(self._wrong) > MOST_ADDRESSES:
             del self._wrong[next(iter(self._wrong))]
+
+
+def cookie_name(host: str) -> str:
+    """Our cookie's name for who names us so in a Host header. Browsers send the cookies of all ports of a host to each of them.
+
+    >>> cookie_name("localhost:8610"), cookie_name("status.example"), cookie_name("[::1]")
+    ('seawall-8610', 'seawall', 'seawall')
+    """
+    _, colon, port = host.rpartition(":")
+    return f"seawall-{port}" if colon and port.isascii() and port.isdecimal() else "seawall"
+
+
+def cookie_in(headers: Iterable[str], host: str) -> str:
+    """The value of our cookie among all of a browser's, empty without one. What others put there is not ours to judge.
+
+    >>> cookie_in(['prefs={"theme":"dark"}; x/y=1; a=b c', "seawall-80=1.2.3"], "localhost:80")
+    '1.2.3'
+    """
+    return cookie_parser("; ".join(headers)).get(cookie_name(host), "")
 
 
 def same_word(given: str, ours: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import signal
 import time
@@ -91,7 +93,27 @@ class TestLogin:
 
     @pytest.mark.parametrize("cookie", ["", "x", "1.2.3", "99999999999..", "\xe9"])
     def test_a_forged_cookie_opens_nothing(self, guarded: Web, cookie: str) -> None:
-        assert guarded.get("/v1/api/status", Cookie=f"seawall={cookie}".encode("latin-1")).status_code == 401
+        name = f"seawall-{guarded.url.rpartition(':')[2]}"
+        assert guarded.get("/v1/api/status", Cookie=f"{name}={cookie}".encode("latin-1")).status_code == 401
+
+    @pytest.mark.parametrize(
+        "foreign", ['prefs={"theme":"dark"}', "a=b c", "x/y=1", "n=\xe9", "=", ";;", "seawall=x", "seawall-1=x"]
+    )
+    def test_cookies_of_other_ports_lock_nobody_out(self, guarded: Web, redis_url: str, foreign: str) -> None:
+        name, value = log_in(guarded, token=TOKEN).headers["Set-Cookie"].partition(";")[0].split("=", 1)
+        assert name == f"seawall-{guarded.url.rpartition(':')[2]}"
+        for cookie in (f"{foreign}; {name}={value}", f"{name}={value}; {foreign}"):
+            assert guarded.get("/v1/api/status", Cookie=cookie.encode("latin-1")).status_code == 200, cookie
+
+    def test_several_cookie_headers_are_one(self, guarded: Web, redis_url: str) -> None:
+        cookie = log_in(guarded, token=TOKEN).headers["Set-Cookie"].partition(";")[0]
+        connection = http.client.HTTPConnection(guarded.url.removeprefix("http://"), timeout=10)
+        with contextlib.closing(connection):
+            connection.putrequest("GET", "/v1/api/status")
+            for header in ("theme=dark", cookie):
+                connection.putheader("Cookie", header)
+            connection.endheaders()
+            assert connection.getresponse().status == 200
 
     def test_other_sites_cannot_log_in_or_act(self, guarded: Web) -> None:
         foreign = {"Origin": "http://evil.example"}
