@@ -57,6 +57,7 @@ def serve(
         access_log=False,
         lifespan="off",
         server_header=False,
+        proxy_headers=False,  # whoever connects may write them: guesses are counted by who connects
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     logger.info("listening on %s port %d, here http://%s", host, port, shown_address(host, port))

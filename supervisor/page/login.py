@@ -52,7 +52,7 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
             max_age=LIFETIME,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=_is_secure(request),
         )
         return response
 
@@ -62,6 +62,11 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
         return response
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+def _is_secure(request: Request) -> bool:
+    """Whether the browser came by https, as a proxy before us says; whoever lies about it makes their own cookie useless."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", "").strip().lower())
 
 
 def _cookie_name(request: Request) -> str:

@@ -134,6 +134,14 @@ class TestLogin:
             assert log_in(web, token=TOKEN).status_code == 429
             assert web.get("/v1/api/status", **bearer(TOKEN)).status_code == 200  # programs do not guess here
 
+    def test_nobody_chooses_the_address_that_counts(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
+        def guess(number: int) -> int:
+            claimed = {"X-Forwarded-For": f"192.0.2.{number}"}
+            return requests.post(f"{web.url}/login", data={"token": "x"}, headers=claimed, timeout=10).status_code
+
+        with running(redis_server, tmp_path, SEAWALL_WEB_TOKEN=TOKEN) as web:
+            assert [guess(number) for number in range(6)] == [401] * 5 + [429]
+
     def test_without_a_token_there_is_nothing_to_log_in_to(self, web: Web) -> None:
         answer = requests.get(f"{web.url}/login", allow_redirects=False, timeout=10)
         assert (answer.status_code, answer.headers["Location"]) == (303, "/")
