@@ -12,12 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seawall.supervisor.page.session import Sessions, cookie_in, same_word
 
-__all__ = ["TRUSTED", "WHO", "Guard"]
+__all__ = ["STILL_TRUSTED", "TRUSTED", "WHO", "Guard"]
 
 logger = logging.getLogger("seawall.web")
 
 #: The scope's entry that tells an application whether whoever asks may know more than that something is wrong.
 TRUSTED = "seawall.trusted"
+#: The scope's entry with a callable that says whether that is still so: answers that go on for hours look at it.
+STILL_TRUSTED = "seawall.still_trusted"
 #: The scope's entry with the name that a person gave at login; empty for programs and for those who gave none.
 WHO = "seawall.who"
 #: Methods that change nothing (RFC 9110, 9.2.1).
@@ -63,6 +65,7 @@ class Guard:
         open_paths: Collection[str] = (),
         entrances: Collection[str] = (),
         token: Callable[[], str] | None = None,
+        sessions: Sessions | None = None,
         only_here: bool = True,
         host: str = "",
     ) -> None:
@@ -70,7 +73,7 @@ class Guard:
         self._open = frozenset(open_paths)
         self._entrances = frozenset(entrances)
         self._token = token
-        self._sessions = Sessions(token) if token is not None else None
+        self._sessions = sessions or (Sessions(token) if token is not None else None)
         self._only_here = only_here and token is None
         self._host = host.lower()
         self._is_readable = True
@@ -86,7 +89,12 @@ class Guard:
         if refusal is not None and not (scope["path"] in self._open and scope["method"] in _SAFE):
             await _answer(refusal, scope, headers)(scope, receive, _strict(send))
             return
-        await self._app({**scope, TRUSTED: refusal is None, WHO: who}, receive, _strict(send))
+
+        def still_trusted() -> bool:
+            return self._token is None or self._unknown(self._token, headers)[0] is None
+
+        entries = {TRUSTED: refusal is None, WHO: who, STILL_TRUSTED: still_trusted}
+        await self._app({**scope, **entries}, receive, _strict(send))
 
     def _is_entrance(self, path: str) -> bool:
         return path in self._entrances or path[: path.rfind("/") + 1] in self._entrances

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from urllib.parse import parse_qs
 
@@ -12,7 +13,7 @@ from starlette.routing import Route
 
 from seawall.supervisor.page.bodies import read_body
 from seawall.supervisor.page.render import render_template
-from seawall.supervisor.page.session import LIFETIME, Guesses, Sessions, cookie_name
+from seawall.supervisor.page.session import LIFETIME, Guesses, Sessions, cookie_in, cookie_name
 
 __all__ = ["login_routes"]
 
@@ -58,6 +59,9 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
 
     async def logout(request: Request) -> Response:
         response = RedirectResponse("/login" if sessions is not None else "/", 303)
+        if sessions is not None:
+            with contextlib.suppress(Exception):  # without the token to compare with no cookie opens anything
+                sessions.end(cookie_in(request.headers.getlist("cookie"), request.headers.get("host", "")))
         response.delete_cookie(_cookie_name(request), httponly=True, samesite="strict")
         return response
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from importlib.resources import files
 
@@ -18,7 +18,7 @@ from seawall.supervisor.page.actions import LETTERS
 from seawall.supervisor.page.board import Board
 from seawall.supervisor.page.desk import REASONS, Desk, Wanted
 from seawall.supervisor.page.render import render_template
-from seawall.supervisor.web_guard import WHO
+from seawall.supervisor.web_guard import STILL_TRUSTED, WHO
 
 __all__ = ["STATIC", "page_routes"]
 
@@ -59,7 +59,9 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
             return Response(media_type="text/event-stream")
         if not board.has_room:
             raise HTTPException(503, "too many streams are open", {"Retry-After": "10"})
-        stream = _stream(board, request.headers.get("last-event-id", ""))
+        stream = _stream(
+            board, request.headers.get("last-event-id", ""), request.scope.get(STILL_TRUSTED, lambda: True)
+        )
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def asset(request: Request) -> Response:
@@ -82,10 +84,13 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
     ]
 
 
-async def _stream(board: Board, last_id: str) -> AsyncIterator[bytes]:
+async def _stream(board: Board, last_id: str, still_trusted: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """It ends with its session; the browser asks again, and is told to log in."""
     yield b"retry: 2000\n\n"
     async with aclosing(board.follow(last_id)) as messages:
         async for message in messages:
+            if not still_trusted():
+                return
             yield message
 
 

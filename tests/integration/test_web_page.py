@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import signal
 import time
@@ -208,6 +209,33 @@ class TestActions:
 
 
 class TestStream:
+    def test_it_ends_with_its_session(self, guarded: Web, redis_url: str) -> None:
+        cookies = log_in(guarded, token=TOKEN).cookies
+        stream = requests.get(f"{guarded.url}/events", cookies=cookies, stream=True, timeout=10)
+        lines = stream.iter_lines(decode_unicode=True)
+        next(line for line in lines if line.startswith("data: {"))
+        others = requests.get(
+            f"{guarded.url}/events", cookies=log_in(guarded, token=TOKEN).cookies, stream=True, timeout=10
+        )
+        requests.post(f"{guarded.url}/logout", cookies=cookies, timeout=10)
+        list(itertools.islice(lines, 10))  # at the next beat
+        assert next(lines, None) is None
+        assert requests.get(f"{guarded.url}/events", cookies=cookies, timeout=10).status_code == 401
+        beat = next(line for line in others.iter_lines(decode_unicode=True) if line.startswith("event"))
+        assert beat == "event: beat"  # that of another browser goes on
+        others.close()
+
+    def test_it_ends_with_a_changed_token(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        file.write_text(TOKEN)
+        with running(redis_server, tmp_path, SEAWALL_WEB_TOKEN_FILE=str(file)) as web:
+            stream = requests.get(f"{web.url}/events", headers=bearer(TOKEN), stream=True, timeout=10)
+            lines = stream.iter_lines(decode_unicode=True)
+            next(line for line in lines if line.startswith("data: {"))
+            file.write_text("another")
+            list(itertools.islice(lines, 10))
+            assert next(lines, None) is None
+
     def test_everything_comes_first_and_sigterm_ends_it(self, own_redis: PrivateRedis, tmp_path: Path) -> None:
         with running(own_redis, tmp_path) as web:
             stream = requests.get(f"{web.url}/events", stream=True, timeout=10)
