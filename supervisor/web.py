@@ -73,7 +73,7 @@ def make_app(desk: Desk, board: Board, sessions: Sessions | None = None) -> Star
             Route("/v1/api/status", fleet),
             Route("/healthz", healthy),
             Route("/readyz", ready),
-            *page_routes(desk, board, with_login=sessions is not None),
+            *page_routes(board, with_login=sessions is not None),
             *action_routes(desk, board),
             *login_routes(sessions),
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -19,13 +20,11 @@ from seawall.supervisor.page.desk import Desk, Wanted
 from seawall.supervisor.page.replays import RATE, Replay
 from seawall.supervisor.web_guard import WHO
 
-__all__ = ["LETTERS", "action_routes"]
+__all__ = ["action_routes"]
 
 logger = logging.getLogger("seawall.web")
 
 VERBS = ("open", "close", "reset", "pause", "resume")
-#: Dead letters that are shown at once.
-LETTERS = 50
 
 
 def action_routes(desk: Desk, board: Board) -> list[Route]:
@@ -43,8 +42,9 @@ def action_routes(desk: Desk, board: Board) -> list[Route]:
 
     async def letters(request: Request) -> JSONResponse:
         wanted = Wanted(request.query_params.get("service", ""), request.query_params.get("reason", ""))
-        found = await _do(desk.letters, wanted, LETTERS + 1)
-        return JSONResponse({"letters": found[:LETTERS], "more": len(found) > LETTERS})
+        with _told():
+            found, more = await board.letters(wanted)
+        return JSONResponse({"letters": found, "more": more})
 
     async def replay(request: Request) -> JSONResponse:
         wanted = _wanted(await read_object(request))
@@ -83,8 +83,14 @@ def action_routes(desk: Desk, board: Board) -> list[Route]:
 
 async def _do(function: Any, *arguments: Any) -> Any:
     """Call it on a thread; its errors as answers."""
-    try:
+    with _told():
         return await run_in_threadpool(function, *arguments)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except BrokerUnavailable as error:
         raise HTTPException(503, str(error)) from error
     except ConfigurationError as error:

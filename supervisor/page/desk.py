@@ -8,8 +8,17 @@ from typing import Any, Protocol
 
 __all__ = ["REASONS", "Desk", "Progress", "Wanted"]
 
-#: Why a background call may have become a dead letter (docs/commands.md).
-REASONS = ("expired", "rounds used up", "poison", "rejected", "malformed", "outcome unknown")
+#: What a call dies of (docs/background.md).
+REASONS = (
+    "expired",
+    "failed",
+    "malformed",
+    "no actor",
+    "outcome unknown",
+    "poison",
+    "rejected",
+    "rounds used up",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,14 @@ from contextlib import aclosing
 from importlib.resources import files
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable, ConfigurationError
-from seawall.supervisor.page.actions import LETTERS
-from seawall.supervisor.page.board import Board
-from seawall.supervisor.page.desk import REASONS, Desk, Wanted
+from seawall.supervisor.page.board import Board, Letters
+from seawall.supervisor.page.desk import REASONS, Wanted
 from seawall.supervisor.page.render import render_template
 from seawall.supervisor.web_guard import STILL_TRUSTED, WHO
 
@@ -28,7 +26,7 @@ STATIC = "/static/"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
-def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
+def page_routes(board: Board, *, with_login: bool) -> list[Route]:
     assets = {
         one.name: (one.read_bytes(), _TYPES[one.name.rpartition(".")[2]])
         for one in files("seawall.supervisor").joinpath("static").iterdir()
@@ -38,13 +36,13 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
     async def page(request: Request) -> HTMLResponse:
         shown = await board.shown()
         wanted = Wanted(request.query_params.get("service", ""), request.query_params.get("reason", ""))
-        letters, trouble = await _letters(desk, wanted)
+        letters, more, trouble = await _letters(board, wanted)
         text = render_template(
             "page.html",
             parts=shown.parts,
             order=shown.order,
-            letters=letters[:LETTERS],
-            more=len(letters) > LETTERS,
+            letters=letters,
+            more=more,
             trouble=trouble,
             wanted=wanted,
             keys=[name.removeprefix("service-") for name in shown.order],
@@ -94,9 +92,9 @@ async def _stream(board: Board, last_id: str, still_trusted: Callable[[], bool])
             yield message
 
 
-async def _letters(desk: Desk, wanted: Wanted) -> tuple[list[dict[str, object]], str]:
-    """Those to show, or why there are none."""
+async def _letters(board: Board, wanted: Wanted) -> tuple[Letters, bool, str]:
+    """Those to show, whether there are more, and why there are none."""
     try:
-        return await run_in_threadpool(desk.letters, wanted, LETTERS + 1), ""
+        return *await board.letters(wanted), ""
     except (BrokerUnavailable, ConfigurationError) as error:
-        return [], str(error)
+        return [], False, str(error)
