@@ -24,7 +24,7 @@ STILL_TRUSTED = "seawall.still_trusted"
 WHO = "seawall.who"
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-#: Answers are data for programs: no browser shall keep, frame, guess at, run or pass on any of it.
+#: What is no page is data for programs: no browser shall keep, frame, guess at, run or pass on any of it.
 _STRICT: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",

@@ -19,7 +19,7 @@ from seawall.supervisor.page.render import Shown, render_away, render_parts
 from seawall.supervisor.page.replays import Replays
 from seawall.supervisor.page.scene import Scene, read_scene
 
-__all__ = ["Board", "Letters"]
+__all__ = ["LOOK_SECONDS", "Board", "Letters"]
 
 logger = logging.getLogger("seawall.web")
 

@@ -131,11 +131,25 @@ def test_readiness_names_what_is_missing(web: Web, redis_url: str, service: Coun
         try:
             wait_until(lambda: web.readiness() == {"workers": "no worker runs"})
             with RemoteHouse(redis_url):
+                wait_until(lambda: web.get("/readyz").ok)  # what was read before is good for a second
                 ready = web.get("/readyz")
                 assert (ready.status_code, ready.json()["status"]) == (200, "pass")
                 assert ready.headers["Content-Type"] == "application/health+json"
         finally:
             supervisor.stop(1.0)
+
+
+def test_readiness_is_read_once_a_second_however_many_ask(own_web: Web, own_redis: PrivateRedis) -> None:
+    def reads() -> int:
+        with own_redis.client() as client:
+            return sum(stats["calls"] for name, stats in client.info("commandstats").items() if "xrevrange" in name)
+
+    assert own_web.get("/readyz").status_code == 503
+    before, began = reads(), time.monotonic()
+    assert before
+    for _ in range(50):
+        own_web.get("/readyz")
+    assert reads() - before <= 2 * (1 + time.monotonic() - began)
 
 
 def test_broker_that_is_away_is_503_in_json_and_its_return_needs_no_restart(

@@ -36,13 +36,16 @@ class FakeDesk:
         services = {key: dict(service) for key, service in self.services.items()}
         return {"services": services, "workers": [worker], "supervisors": [], "leader": "a", "as_of": 1000.0}
 
+    def fleet_and_outages(self) -> tuple[dict[str, Any], list[Any]]:
+        return self.fleet(), []
+
     def history(self) -> dict[str, Any]:
         return {}
 
     def transitions(self) -> list[Any]:
         return []
 
-    outages = actions = transitions
+    actions = transitions
 
     def exposition(self) -> str:
         self.counted += 1
