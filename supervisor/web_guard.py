@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 from collections.abc import Callable, Collection, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,7 +55,8 @@ class Guard:
       to lead here, names itself in its Host header;
     - without one and not `only_here`: everybody.
 
-    What changes something must moreover not come from a page of another origin. `token` answers the token, is asked each time,
+    What changes something must moreover not come from a page of another origin; without a token, where names are not looked at
+    otherwise, nor from one whose name was made to lead here. `token` answers the token, is asked each time,
     and may raise: then nobody is let through. `host` is a further name for this machine.
     """
 
@@ -105,6 +107,12 @@ class Guard:
             return _no(421, "without a token only this machine is served, under a name of its own such as localhost")
         if method not in _SAFE and not _is_own_page(headers):
             return _no(403, "this comes from a page of another site")
+        if method not in _SAFE and self._token is None and "origin" in headers and not self._is_ours(headers["host"]):
+            return _no(
+                403,
+                "without a token nothing is changed by a page under this name, which may be another site's: "
+                "use this machine's address or own name, or set SEAWALL_WEB_TOKEN",
+            )
         return None
 
     def _unknown(self, ask: Callable[[], str], headers: Headers) -> tuple[JSONResponse | None, str]:
@@ -131,14 +139,29 @@ class Guard:
 
     def _is_here(self, host: str) -> bool:
         """Whether a Host header names this machine; a client that sends none is no browser."""
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
-        name = name.strip("[]").lower().removesuffix(".")
+        name = _name_of(host)
         if name in ("", "localhost", self._host) or name.endswith(".localhost"):
             return True
         try:
             return ipaddress.ip_address(name).is_loopback
         except ValueError:
             return False
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether no other site can have this name: an address, a name without dots, or one of this machine."""
+        name = _name_of(host)
+        if self._is_here(host) or "." not in name or name == socket.gethostname().lower():
+            return True
+        try:
+            return bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
+    return name.strip("[]").lower().removesuffix(".")
 
 
 def _is_own_page(headers: Headers) -> bool:

@@ -79,7 +79,7 @@ class Board:
     def close(self) -> None:
         """End every stream, and the replay that runs."""
         self._closed = True
-        self.replays.stop()
+        self.replays.close()
         if self._poked is not None:
             self._poked.set()
         self._wake()

@@ -52,7 +52,7 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
             cookie,
             max_age=LIFETIME,
             httponly=True,
-            samesite="strict",
+            samesite="lax",  # a link from a chat finds who is logged in; what changes something must come from our own page
             secure=_is_secure(request),
         )
         return response
@@ -62,7 +62,7 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
         if sessions is not None:
             with contextlib.suppress(Exception):  # without the token to compare with no cookie opens anything
                 sessions.end(cookie_in(request.headers.getlist("cookie"), request.headers.get("host", "")))
-        response.delete_cookie(_cookie_name(request), httponly=True, samesite="strict")
+        response.delete_cookie(_cookie_name(request), httponly=True, samesite="lax")
         return response
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]

@@ -7,13 +7,16 @@ from contextlib import aclosing
 from importlib.resources import files
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import ResponseError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.refusals import told
 from seawall.supervisor.page.board import Board, Letters
+from seawall.supervisor.page.bodies import asked_for
 from seawall.supervisor.page.desk import REASONS, Wanted
 from seawall.supervisor.page.render import render_template
 from seawall.supervisor.web_guard import STILL_TRUSTED, WHO
@@ -35,7 +38,7 @@ def page_routes(board: Board, *, with_login: bool) -> list[Route]:
 
     async def page(request: Request) -> HTMLResponse:
         shown = await board.shown()
-        wanted = Wanted(request.query_params.get("service", ""), request.query_params.get("reason", ""))
+        wanted = asked_for(request)
         letters, more, trouble = await _letters(board, wanted)
         text = render_template(
             "page.html",
@@ -98,3 +101,5 @@ async def _letters(board: Board, wanted: Wanted) -> tuple[Letters, bool, str]:
         return *await board.letters(wanted), ""
     except (BrokerUnavailable, ConfigurationError) as error:
         return [], False, str(error)
+    except ResponseError as error:
+        return [], False, f"the broker refused a command: {told(error)}"

@@ -317,6 +317,25 @@ class TestBeyondThisMachine:
         with running(redis_server, tmp_path, "--host", "0.0.0.0", SEAWALL_WEB_OPEN="1") as web:
             assert web.get("/v1/api/status", Host="status.example").status_code == 200
 
+    def test_where_everybody_may_ask_no_other_sites_page_may_act(
+        self, redis_server: PrivateRedis, tmp_path: Path
+    ) -> None:
+        with running(redis_server, tmp_path, "--host", "0.0.0.0", SEAWALL_WEB_OPEN="1") as web:
+            for host, status in (
+                ("evil.example", 403),
+                ("evil.example:8610", 403),
+                ("192.0.2.7:8610", 405),
+                ("[2001:db8::1]:80", 405),
+                ("localhost", 405),
+                ("seawall:8610", 405),
+                (socket.gethostname(), 405),
+            ):
+                headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+                answer = requests.post(f"{web.url}/v1/api/status", headers=headers, timeout=10)
+                assert answer.status_code == status, host
+            program = requests.post(f"{web.url}/v1/api/status", headers={"Host": "status.example"}, timeout=10)
+            assert program.status_code == 405
+
     def test_check_warns_of_it(self, tmp_path: Path) -> None:
         (tmp_path / "seawall.toml").write_text("web_host = '0.0.0.0'")
         told = run("check", folder=tmp_path, environ=plain_environ())

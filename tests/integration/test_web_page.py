@@ -68,7 +68,7 @@ class TestLogin:
         assert (let_in.status_code, let_in.headers["Location"]) == (303, "/")
         flags = let_in.headers["Set-Cookie"].lower()
         assert "httponly" in flags
-        assert "samesite=strict" in flags
+        assert "samesite=lax" in flags
         assert "max-age=43200" in flags
         assert "secure" not in flags
         with caller(redis_url) as runtime, RemoteHouse(redis_url, supervised=False):
@@ -165,12 +165,29 @@ class TestActions:
             ("dead/purge", {"ids": [1]}, 400, "texts"),
             ("dead/purge", {"service": 7}, 400, "texts"),
             ("dead/replay/stop", {}, 409, "no replay"),
+            ("dead/replay", {"service": "mail\nEve: purge"}, 400, "no key"),
+            ("dead/purge", {"service": "mail", "reason": "poison\nEve"}, 400, "none of expired"),
+            ("dead/purge", {"ids": ["a\nEve"]}, 400, "no id"),
         ],
     )
     def test_mistakes(self, web: Web, path: str, body: Any, status: int, sign: str) -> None:
         answer = post(web, path, body)
         assert answer.status_code == status
         assert sign in answer.json()["error"]
+
+    def test_lists_are_of_services_and_reasons_that_can_be(self, web: Web) -> None:
+        for path in ("/?service=a%0Ab", "/?reason=x", "/v1/api/dead?service=A", "/v1/api/dead?reason=x"):
+            assert web.get(path).status_code == 400, path
+        assert web.get("/?service=mail&reason=no+actor").status_code == 200
+
+    def test_a_broker_that_refuses_is_told_of(self, own_redis: PrivateRedis, tmp_path: Path) -> None:
+        with own_redis.client() as client, running(own_redis, tmp_path) as web:
+            client.set("seawall:queues", "no set")
+            answer = web.get("/v1/api/dead")
+            assert (answer.status_code, "WRONGTYPE" in answer.json()["error"]) == (503, True)
+            answer = post(web, "dead/purge", {"service": "mail"})
+            assert (answer.status_code, "WRONGTYPE" in answer.json()["error"]) == (503, True)
+            assert "WRONGTYPE" in web.get("/").text
 
     def test_a_form_is_no_action(self, web: Web) -> None:
         answer = requests.post(f"{web.url}/v1/api/dead/purge", data={"service": ""}, timeout=10)

@@ -209,5 +209,6 @@ def test_closing_ends_every_stream_and_the_replay(monkeypatch: pytest.MonkeyPatc
         while not latest.ended:
             await asyncio.sleep(0.005)
         assert (latest.stopped, latest.progress.done) == (True, 1)
+        assert not board.replays.start(Wanted(), "Ada")  # it would outlive the process's end
 
     played(scene, monkeypatch)
