@@ -237,8 +237,12 @@ def test_logging_in_and_out(page: Page, house: House) -> None:
     page.get_by_role("button", name="Reset the breaker of Mail").click()
     confirm(page, "Reset")
     expect(page.locator("#audit tbody tr").first).to_contain_text("Adaresetmail")
+    other = page.context.new_page()
+    other.goto(url)
+    expect(other.locator("#contact")).to_have_text("live")
     page.get_by_role("button", name="Log out").click()
     expect(page).to_have_url(f"{url}/login")
+    expect(other).to_have_url(f"{url}/login", timeout=15_000)  # its stream ended with the session
     page.goto(url)
     expect(page).to_have_url(f"{url}/login")
 
