@@ -23,6 +23,7 @@ from seawall.actors.queue_store import (
     Cancelled,
     Counts,
     DeadLetter,
+    DeadPage,
     Delivery,
     Done,
     Fetched,
@@ -470,6 +471,17 @@ class MemoryQueue:
     def dead_letters(self, queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]:
         with self._lock:
             return list(self._queue(queue).dead.values())[offset : offset + count]
+
+    def dead_page(self, queue: str, offset: int, count: int, reason: str = "") -> DeadPage:
+        with self._lock:
+            left = itertools.islice(self._queue(queue).dead.values(), offset, None)
+            found: list[DeadLetter] = []
+            for place, letter in enumerate(left, offset):
+                if len(found) == count:
+                    return DeadPage(found, place)
+                if reason in ("", letter.reason):
+                    found.append(letter)
+            return DeadPage(found, None)
 
     def replay(self, queue: str, id: str, expires_in: float) -> bool:
         with self._lock:

@@ -24,6 +24,7 @@ __all__ = [
     "Cancelled",
     "Counts",
     "DeadLetter",
+    "DeadPage",
     "Delivery",
     "Done",
     "Fetched",
@@ -230,6 +231,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
     progress: Progress
 
 
+class DeadPage(msgspec.Struct, frozen=True):
+    """What one look found; `next` is the offset of the next one, None at the end."""
+
+    letters: list[DeadLetter]
+    next: int | None
+
+
 class QueueStore(Protocol):
     """Every verb raises BrokerUnavailable when the store cannot be reached."""
 
@@ -315,7 +323,16 @@ class QueueStore(Protocol):
         """Return dead workers' calls, bury poison, end what is past its time: how many of each."""
         ...
 
-    def dead_letters(self, queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]: ...
+    def dead_letters(self, queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]:
+        """The oldest first."""
+        ...
+
+    def dead_page(self, queue: str, offset: int, count: int, reason: str = "") -> DeadPage:
+        """One short look at those from `offset` on, the oldest first: at most `count` that died of this reason, empty for any.
+
+        It may find fewer than there are, or none: those that are large or of other reasons are left to the next look.
+        """
+        ...
 
     def replay(self, queue: str, id: str, expires_in: float) -> bool: ...
 

@@ -19,6 +19,7 @@ from seawall.actors.queue_store import (
     Cancelled,
     Counts,
     DeadLetter,
+    DeadPage,
     Delivery,
     Done,
     Fetched,
@@ -273,11 +274,21 @@ class RedisQueue:
         return returned, poisoned, expired
 
     def dead_letters(self, queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]:
-        rows = self._link.run(_SCRIPTS["dead"], self._prefix, "list", queue, offset, count)
-        return [
-            DeadLetter(queue, id.decode(), at / 1000, reason.decode(), payload, decode_progress(progress))
-            for id, at, reason, payload, progress in rows
+        found: list[DeadLetter] = []
+        place: int | None = offset
+        while place is not None and len(found) < count:
+            page = self.dead_page(queue, place, count - len(found))
+            found += page.letters
+            place = page.next
+        return found
+
+    def dead_page(self, queue: str, offset: int, count: int, reason: str = "") -> DeadPage:
+        place, rows = self._link.run(_SCRIPTS["dead"], self._prefix, "list", queue, offset, count, reason)
+        letters = [
+            DeadLetter(queue, id.decode(), at / 1000, why.decode(), payload, decode_progress(progress))
+            for id, at, why, payload, progress in rows
         ]
+        return DeadPage(letters, place if place >= 0 else None)
 
     def replay(self, queue: str, id: str, expires_in: float) -> bool:
         return bool(self._link.run(_SCRIPTS["dead"], self._prefix, "replay", queue, id, _ms(expires_in)))

@@ -101,6 +101,8 @@ class Fleet:
     leader: str = ""
     schedules: list[dict[str, Any]] = field(default_factory=list)
     as_of: float = 0.0
+    outages: list[dict[str, Any]] = field(default_factory=list)
+    """Of all services, newest first, as `read_outages` has them; no part of the documented form."""
 
     def as_json(self) -> dict[str, Any]:
         """The form of `seawall status --json`, documented in docs/commands.md."""
@@ -154,8 +156,8 @@ def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
             paused=is_paused,
             slots=_slots(service, serving),
             retries_left=_sum(about.get("retries_left") for about in serving),
-            last_outage=recent.outages.get(key),
-            **(recent.of(key) if is_counted else {}),
+            last_outage=recent.last_outage(key),
+            **(recent.rates(key) if is_counted else {}),
         )
         lines.append(line)
     supervisors, leader = _supervisors(runtime)
@@ -163,7 +165,7 @@ def _read_fleet(runtime: Runtime, registry: Registry) -> Fleet:
         (one.pop("schedules", []) for one in supervisors if one.get("id") == leader), []
     )
     workers = sorted(reports, key=lambda report: str(report.get("id")))
-    return Fleet(lines, workers, supervisors, leader, schedules, breakers.now())
+    return Fleet(lines, workers, supervisors, leader, schedules, breakers.now(), recent.outages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +175,21 @@ class _Recent:
     now: float
     samples: Sequence[Sample]
     totals: Mapping[str, Totals]
-    outages: Mapping[str, dict[str, Any]]
+    outages: list[dict[str, Any]]
 
     @classmethod
     def read(cls, runtime: Runtime, tally: Mapping[tuple[str, str], int], records: Mapping[str, Record]) -> _Recent:
         link, now = runtime.engine.link, runtime.engine.breakers.now()
         if link is None:
-            return cls(now, (), {}, {})
-        outages: dict[str, dict[str, Any]] = {}
-        for outage in read_outages(runtime, records=records):
-            outages.setdefault(outage.pop("service"), outage)
-        return cls(now, window(link, runtime.settings.namespace, LATENCY_SECONDS), totals_of(tally), outages)
+            return cls(now, (), {}, [])
+        samples = window(link, runtime.settings.namespace, LATENCY_SECONDS)
+        return cls(now, samples, totals_of(tally), read_outages(runtime, records=records))
 
-    def of(self, key: str) -> dict[str, Any]:
+    def last_outage(self, key: str) -> dict[str, Any] | None:
+        last = next((outage for outage in self.outages if outage["service"] == key), None)
+        return last and {name: value for name, value in last.items() if name != "service"}
+
+    def rates(self, key: str) -> dict[str, Any]:
         """Rate, share of errors and percentiles of a service."""
         found: dict[str, Any] = {}
         last_minute, last_minutes = (since(self.samples, self.now, seconds) for seconds in (60, LATENCY_SECONDS))

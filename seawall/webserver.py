@@ -50,13 +50,15 @@ def serve(
     listener = _listen(settings)
     host, port = settings.web_host, listener.getsockname()[1]
     board, token = Board(desk), _token(settings)
-    app = make_app(desk, board, Sessions(token) if token is not None else None)
+    sessions = Sessions(token) if token is not None else None
+    app = make_app(desk, board, sessions)
     config = uvicorn.Config(
-        _guarded(app, token, settings, listener),
+        _guarded(app, token, sessions, settings, listener),
         log_config=None,
         access_log=False,
         lifespan="off",
         server_header=False,
+        proxy_headers=False,  # whoever connects may write them: guesses are counted by who connects
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     logger.info("listening on %s port %d, here http://%s", host, port, shown_address(host, port))
@@ -150,9 +152,22 @@ def _token(settings: Settings) -> Callable[[], str] | None:
     return token
 
 
-def _guarded(app: Any, token: Callable[[], str] | None, settings: Settings, listener: socket.socket) -> Guard:
-    here = _is_here(listener) and not settings.web_open
-    return Guard(app, open_paths=OPEN_PATHS, entrances=ENTRANCES, token=token, only_here=here, host=settings.web_host)
+def _guarded(
+    app: Any,
+    token: Callable[[], str] | None,
+    sessions: Sessions | None,
+    settings: Settings,
+    listener: socket.socket,
+) -> Guard:
+    return Guard(
+        app,
+        open_paths=OPEN_PATHS,
+        entrances=ENTRANCES,
+        token=token,
+        sessions=sessions,
+        only_here=_is_here(listener) and not settings.web_open,
+        host=settings.web_host,
+    )
 
 
 async def _serve(

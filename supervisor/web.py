@@ -1,4 +1,4 @@
-"""The web process's answers: the status of every service, and this process's health. What it knows comes as callables."""
+"""The web process's answers: the page, the status of every service, and health. What it knows comes from a desk."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable
 from seawall.supervisor.page.actions import action_routes
-from seawall.supervisor.page.board import Board
+from seawall.supervisor.page.board import LOOK_SECONDS, Board
 from seawall.supervisor.page.desk import Desk
+from seawall.supervisor.page.lately import Lately
 from seawall.supervisor.page.login import login_routes
 from seawall.supervisor.page.routes import STATIC, page_routes
 from seawall.supervisor.page.session import Sessions
@@ -32,6 +33,8 @@ ENTRANCES = ("/login", "/logout", STATIC)
 
 #: Answers the fleet in the documented form of `seawall status --json`. Raises BrokerUnavailable.
 ReadFleet = Callable[[], dict[str, Any]]
+#: What readiness looks at: each a status, and what is wrong.
+Checks = dict[str, dict[str, str]]
 
 
 def make_app(desk: Desk, board: Board, sessions: Sessions | None = None) -> Starlette:
@@ -42,13 +45,17 @@ def make_app(desk: Desk, board: Board, sessions: Sessions | None = None) -> Star
     - `GET /v1/api/status/services`: every service's breaker and queues, by key
     - `GET /v1/api/status`: the same with workers, supervisors and the leader
     - `GET /healthz`: this process runs
-    - `GET /readyz`: broker reachable, a supervisor leads, at least one worker; 503 with what is missing otherwise
+    - `GET /readyz`: broker reachable, a supervisor leads, at least one worker; 503 with what is missing otherwise. It is open
+      to everybody, so that its answer is shared for a second
+    - `/login` and `/logout`: where browsers get and lose their session
 
-    While the broker is away the first two answer 503 and `{"error": ...}`, as every other mistake is answered. Who may ask is
-    for a `Guard` to decide, with `sessions` for browsers; whom it does not trust learns from `/readyz` what is missing, and nothing about where it is.
+    While the broker is away what is below `/v1/api/` and `/metrics` answer 503, the page says so. Mistakes are `{"error": ...}`.
+    Who may ask is for a `Guard` to decide, with `sessions` for browsers; whom it does not trust learns from `/readyz` what is
+    missing, and nothing about where it is.
     """
 
     read_fleet = desk.fleet
+    readiness = Lately[None, Checks](lambda _: _readiness(read_fleet), lambda: LOOK_SECONDS)
 
     async def services(request: Request) -> JSONResponse:
         return await _answer(lambda: read_fleet()["services"])
@@ -57,9 +64,9 @@ def make_app(desk: Desk, board: Board, sessions: Sessions | None = None) -> Star
         return await _answer(read_fleet)
 
     async def ready(request: Request) -> JSONResponse:
-        checks = await run_in_threadpool(_readiness, read_fleet)
+        checks = await readiness.get(None)
         if not request.scope.get(TRUSTED, True) and "output" in checks["broker"]:
-            checks["broker"]["output"] = "the broker is away"
+            checks = checks | {"broker": {"status": "fail", "output": "the broker is away"}}
         passes = all(check["status"] == "pass" for check in checks.values())
         body = {"status": "pass" if passes else "fail", "checks": checks}
         return JSONResponse(body, 200 if passes else 503, media_type=HEALTH_TYPE)
@@ -73,7 +80,7 @@ def make_app(desk: Desk, board: Board, sessions: Sessions | None = None) -> Star
             Route("/v1/api/status", fleet),
             Route("/healthz", healthy),
             Route("/readyz", ready),
-            *page_routes(desk, board, with_login=sessions is not None),
+            *page_routes(board, with_login=sessions is not None),
             *action_routes(desk, board),
             *login_routes(sessions),
         ],
@@ -99,7 +106,7 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": "internal error"}, 500)
 
 
-def _readiness(read_fleet: ReadFleet) -> dict[str, dict[str, str]]:
+def _readiness(read_fleet: ReadFleet) -> Checks:
     try:
         fleet = read_fleet()
     except BrokerUnavailable as error:

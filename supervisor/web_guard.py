@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 from collections.abc import Callable, Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from seawall.supervisor.page.session import COOKIE, Sessions, same_word
+from seawall.supervisor.page.session import Sessions, cookie_in, same_word
 
-__all__ = ["TRUSTED", "WHO", "Guard"]
+__all__ = ["STILL_TRUSTED", "TRUSTED", "WHO", "Guard"]
 
 logger = logging.getLogger("seawall.web")
 
 #: The scope's entry that tells an application whether whoever asks may know more than that something is wrong.
 TRUSTED = "seawall.trusted"
+#: The scope's entry with a callable that says whether that is still so: answers that go on for hours look at it.
+STILL_TRUSTED = "seawall.still_trusted"
 #: The scope's entry with the name that a person gave at login; empty for programs and for those who gave none.
 WHO = "seawall.who"
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-#: Answers are data for programs: no browser shall keep, frame, guess at, run or pass on any of it.
+#: What is no page is data for programs: no browser shall keep, frame, guess at, run or pass on any of it.
 _STRICT: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -53,7 +55,8 @@ class Guard:
       to lead here, names itself in its Host header;
     - without one and not `only_here`: everybody.
 
-    What changes something must moreover not come from a page of another origin. `token` answers the token, is asked each time,
+    What changes something must moreover not come from a page of another origin; without a token, where names are not looked at
+    otherwise, nor from one whose name was made to lead here. `token` answers the token, is asked each time,
     and may raise: then nobody is let through. `host` is a further name for this machine.
     """
 
@@ -64,6 +67,7 @@ class Guard:
         open_paths: Collection[str] = (),
         entrances: Collection[str] = (),
         token: Callable[[], str] | None = None,
+        sessions: Sessions | None = None,
         only_here: bool = True,
         host: str = "",
     ) -> None:
@@ -71,7 +75,7 @@ class Guard:
         self._open = frozenset(open_paths)
         self._entrances = frozenset(entrances)
         self._token = token
-        self._sessions = Sessions(token) if token is not None else None
+        self._sessions = sessions or (Sessions(token) if token is not None else None)
         self._only_here = only_here and token is None
         self._host = host.lower()
         self._is_readable = True
@@ -87,7 +91,12 @@ class Guard:
         if refusal is not None and not (scope["path"] in self._open and scope["method"] in _SAFE):
             await _answer(refusal, scope, headers)(scope, receive, _strict(send))
             return
-        await self._app({**scope, TRUSTED: refusal is None, WHO: who}, receive, _strict(send))
+
+        def still_trusted() -> bool:
+            return self._token is None or self._unknown(self._token, headers)[0] is None
+
+        entries = {TRUSTED: refusal is None, WHO: who, STILL_TRUSTED: still_trusted}
+        await self._app({**scope, **entries}, receive, _strict(send))
 
     def _is_entrance(self, path: str) -> bool:
         return path in self._entrances or path[: path.rfind("/") + 1] in self._entrances
@@ -98,6 +107,12 @@ class Guard:
             return _no(421, "without a token only this machine is served, under a name of its own such as localhost")
         if method not in _SAFE and not _is_own_page(headers):
             return _no(403, "this comes from a page of another site")
+        if method not in _SAFE and self._token is None and "origin" in headers and not self._is_ours(headers["host"]):
+            return _no(
+                403,
+                "without a token nothing is changed by a page under this name, which may be another site's: "
+                "use this machine's address or own name, or set SEAWALL_WEB_TOKEN",
+            )
         return None
 
     def _unknown(self, ask: Callable[[], str], headers: Headers) -> tuple[JSONResponse | None, str]:
@@ -124,14 +139,29 @@ class Guard:
 
     def _is_here(self, host: str) -> bool:
         """Whether a Host header names this machine; a client that sends none is no browser."""
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
-        name = name.strip("[]").lower().removesuffix(".")
+        name = _name_of(host)
         if name in ("", "localhost", self._host) or name.endswith(".localhost"):
             return True
         try:
             return ipaddress.ip_address(name).is_loopback
         except ValueError:
             return False
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether no other site can have this name: an address, a name without dots, or one of this machine."""
+        name = _name_of(host)
+        if self._is_here(host) or "." not in name or name == socket.gethostname().lower():
+            return True
+        try:
+            return bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
+    return name.strip("[]").lower().removesuffix(".")
 
 
 def _is_own_page(headers: Headers) -> bool:
@@ -143,11 +173,7 @@ def _is_own_page(headers: Headers) -> bool:
 
 
 def _cookie(headers: Headers) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+    return cookie_in(headers.getlist("cookie"), headers.get("host", ""))
 
 
 def _answer(refusal: JSONResponse, scope: Scope, headers: Headers) -> Response:

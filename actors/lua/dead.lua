@@ -1,11 +1,15 @@
 -- Dead letters: look at them, send them again, forget them.
 --
 -- ARGV: prefix, verb, queue, then
---   list    offset, count   -> {{id, ms of death, reason, payload, progress}, ...}, oldest first
+--   list    offset, count, reason -> {next, {{id, ms of death, reason, payload, progress}, ...}}, oldest first: at most `count`
+--                              that died of this reason ('' means any), from this place on. There may be more from place `next`
+--                              on, also where none was found: a look ends after so many letters or bytes. At the end it is -1.
 --   show    id              -> the same for one, or {}
 --   replay  id, expires ms  -> 1 when the call is queued again under its id (its workers' deaths forgotten), 0 when not there
 --   purge   id              -> 1 when it was there
 -- An unknown verb is an error.
+
+local SEEN, BYTES = 1000, 1000000  -- letters whose reason one look reads; bytes of payloads after which it ends
 
 local verb, queue = ARGV[2], ARGV[3]
 local Q = base(queue)
@@ -23,12 +27,19 @@ local function drop(id)
 end
 
 if verb == 'list' then
-  local letters = {}
-  local rows = redis.call('ZRANGE', Q .. 'dead', ARGV[4], ARGV[4] + ARGV[5] - 1, 'WITHSCORES')
-  for position = 1, #rows, 2 do
-    letters[#letters + 1] = letter(rows[position], rows[position + 1])
+  local first, count, reason = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+  local most = reason == '' and count or math.max(count, SEEN)
+  local rows = redis.call('ZRANGE', Q .. 'dead', first, first + most - 1, 'WITHSCORES')
+  local letters, seen, bytes = {}, 0, 0
+  while seen < #rows / 2 and #letters < count and bytes < BYTES do
+    local id, at = rows[2 * seen + 1], rows[2 * seen + 2]
+    if reason == '' or redis.call('HGET', Q .. 'dead:why', id) == reason then
+      letters[#letters + 1] = letter(id, at)
+      bytes = bytes + #letters[#letters][4]
+    end
+    seen = seen + 1
   end
-  return letters
+  return { (seen == most or seen < #rows / 2) and first + seen or -1, letters }
 elseif verb == 'show' then
   local at = redis.call('ZSCORE', Q .. 'dead', ARGV[4])
   return at and letter(ARGV[4], at) or {}

@@ -17,23 +17,13 @@ from seawall.actors.service import service_of_queue
 from seawall.cli.completion import complete_service
 from seawall.cli.values import age, reads
 from seawall.kinds import nearest
+from seawall.supervisor.page.desk import REASONS
 
 __all__ = ["Chosen", "Filter", "chosen", "filter_options", "find", "letters", "take_filter"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: What a call dies of here. Another release may know others, so that a word like none of these may be asked for.
-REASONS = (
-    "expired",
-    "failed",
-    "malformed",
-    "no actor",
-    "outcome unknown",
-    "poison",
-    "rejected",
-    "rounds used up",
-)
-#: Dead letters read from the broker at once.
+#: Dead letters read from the broker at once, if they are small.
 PAGE = 100
 
 
@@ -109,6 +99,7 @@ def filter_options(command: Command) -> Command:
 def take_filter(arguments: dict[str, Any]) -> Filter:
     """The filter that was asked for, taken out of a command's keywords. Raises click's usage errors."""
     wanted = Filter(**{field.name: arguments.pop(field.name) for field in fields(Filter)})
+    # Another release may know further reasons, so that a word like none of these may be asked for.
     if wanted.reason is not None and wanted.reason not in REASONS and (hint := nearest(wanted.reason, REASONS)):
         raise click.UsageError(f"no dead letter has the reason {wanted.reason!r}{hint}")
     if wanted.older_than is not None and wanted.newer_than is not None and wanted.older_than >= wanted.newer_than:
@@ -123,10 +114,11 @@ def letters(store: QueueStore, wanted: Filter = Filter(), now: float | None = No
     """
     now = time.time() if now is None else now
     for queue in filter(wanted.wants_queue, sorted(store.queues())):
-        offset = 0
-        while page := store.dead_letters(queue, offset, PAGE):
-            yield from (letter for letter in page if wanted.matches(letter, now))
-            offset += len(page)
+        offset: int | None = 0
+        while offset is not None:
+            page = store.dead_page(queue, offset, PAGE, wanted.reason or "")
+            yield from (letter for letter in page.letters if wanted.matches(letter, now))
+            offset = page.next
 
 
 def find(store: QueueStore, id: str) -> DeadLetter | None:

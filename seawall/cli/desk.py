@@ -35,14 +35,15 @@ class FleetDesk:
     def fleet(self) -> dict[str, Any]:
         return read_fleet(self._runtime, registry).as_json()
 
+    def fleet_and_outages(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        found = read_fleet(self._runtime, registry)
+        return found.as_json(), found.outages
+
     def history(self) -> dict[str, Any]:
         return observing.read_history(self._runtime)
 
     def transitions(self) -> list[dict[str, Any]]:
         return observing.read_transitions(self._runtime)
-
-    def outages(self) -> list[dict[str, Any]]:
-        return observing.read_outages(self._runtime)
 
     def actions(self) -> list[dict[str, Any]]:
         return observing.read_actions(self._runtime)

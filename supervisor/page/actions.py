@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+from redis.exceptions import ResponseError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,19 +15,18 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.refusals import told
 from seawall.supervisor.page.board import Board
-from seawall.supervisor.page.bodies import read_object
+from seawall.supervisor.page.bodies import asked_for, read_object, wanted_of
 from seawall.supervisor.page.desk import Desk, Wanted
 from seawall.supervisor.page.replays import RATE, Replay
 from seawall.supervisor.web_guard import WHO
 
-__all__ = ["LETTERS", "action_routes"]
+__all__ = ["action_routes"]
 
 logger = logging.getLogger("seawall.web")
 
 VERBS = ("open", "close", "reset", "pause", "resume")
-#: Dead letters that are shown at once.
-LETTERS = 50
 
 
 def action_routes(desk: Desk, board: Board) -> list[Route]:
@@ -42,14 +43,17 @@ def action_routes(desk: Desk, board: Board) -> list[Route]:
         return JSONResponse({"service": key, "done": verb})
 
     async def letters(request: Request) -> JSONResponse:
-        wanted = Wanted(request.query_params.get("service", ""), request.query_params.get("reason", ""))
-        found = await _do(desk.letters, wanted, LETTERS + 1)
-        return JSONResponse({"letters": found[:LETTERS], "more": len(found) > LETTERS})
+        wanted = asked_for(request)
+        with _told():
+            found, more = await board.letters(wanted)
+        return JSONResponse({"letters": found, "more": more})
 
     async def replay(request: Request) -> JSONResponse:
         wanted = _wanted(await read_object(request))
         await _do(desk.letters, wanted, 1)  # tells whether the broker is there, and whether the service is known
         if not board.replays.start(wanted, _who(request)):
+            if board.replays.closed:
+                raise HTTPException(503, "the web process is ending; ask the next one")
             raise HTTPException(409, "a replay is under way; wait for its end, or stop it")
         await _note(desk, request, "replay", wanted.service, f"{wanted}, {RATE:g} a second")
         return JSONResponse(_shown(board.replays.latest), 202)
@@ -83,10 +87,18 @@ def action_routes(desk: Desk, board: Board) -> list[Route]:
 
 async def _do(function: Any, *arguments: Any) -> Any:
     """Call it on a thread; its errors as answers."""
-    try:
+    with _told():
         return await run_in_threadpool(function, *arguments)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except BrokerUnavailable as error:
         raise HTTPException(503, str(error)) from error
+    except ResponseError as error:
+        raise HTTPException(503, f"the broker refused a command: {told(error)}") from error
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from error
 
@@ -95,7 +107,7 @@ async def _note(desk: Desk, request: Request, what: str, service: str, detail: s
     """What was done is done: that it could not be noted is only logged."""
     who = _who(request)
     logger.info("%s: %s %s %s", who, what, service, detail)
-    with contextlib.suppress(BrokerUnavailable):
+    with contextlib.suppress(BrokerUnavailable, ResponseError):
         await run_in_threadpool(desk.note, who, what, service, detail)
 
 
@@ -114,7 +126,7 @@ def _wanted(given: dict[str, Any]) -> Wanted:
         raise HTTPException(400, 'name "ids", or a "service" and a "reason"; empty ones mean any')
     if "ids" in given and not ids:
         raise HTTPException(400, '"ids" is empty')
-    return Wanted(service, reason, tuple(ids))
+    return wanted_of(service, reason, tuple(ids))
 
 
 def _shown(replay: Replay | None) -> dict[str, Any]:

@@ -10,14 +10,16 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from seawall.errors import BrokerUnavailable
-from seawall.supervisor.page.desk import Desk
+from seawall.supervisor.page.desk import Desk, Wanted
+from seawall.supervisor.page.lately import Lately
 from seawall.supervisor.page.render import Shown, render_away, render_parts
 from seawall.supervisor.page.replays import Replays
 from seawall.supervisor.page.scene import Scene, read_scene
 
-__all__ = ["Board"]
+__all__ = ["LOOK_SECONDS", "Board", "Letters"]
 
 logger = logging.getLogger("seawall.web")
 
@@ -25,8 +27,12 @@ logger = logging.getLogger("seawall.web")
 LOOK_SECONDS = 1.0
 #: Seconds after which a stream on which nothing changed shows that it is alive.
 BEAT_SECONDS = 2.0
+#: Dead letters that are shown at once.
+LETTERS = 50
 #: Streams at once; each costs memory and a connection.
 MOST_STREAMS = 500
+
+Letters = list[dict[str, Any]]
 
 _BEAT = b"event: beat\ndata:\n\n"
 
@@ -56,8 +62,8 @@ class Board:
         self._closed = False
         self._is_broken = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="seawall-board")
-        self._metrics: tuple[float, str] = (0.0, "")
-        self._counting: asyncio.Task[str] | None = None
+        self._metrics = Lately[None, str](lambda _: desk.exposition(), lambda: LOOK_SECONDS)
+        self._letters = Lately[Wanted, Letters](lambda wanted: desk.letters(wanted, LETTERS + 1), lambda: LOOK_SECONDS)
         self.replays = Replays(desk, self.poke)
 
     @property
@@ -66,13 +72,14 @@ class Board:
 
     def poke(self) -> None:
         """Something was done: look now, not in a second. From any thread."""
+        self._letters.forget()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._forget_age)
 
     def close(self) -> None:
         """End every stream, and the replay that runs."""
         self._closed = True
-        self.replays.stop()
+        self.replays.close()
         if self._poked is not None:
             self._poked.set()
         self._wake()
@@ -87,11 +94,12 @@ class Board:
 
     async def exposition(self) -> str:
         """The metrics, at most a second old, counted once for all who ask meanwhile. Raises BrokerUnavailable."""
-        if time.monotonic() - self._metrics[0] < LOOK_SECONDS:
-            return self._metrics[1]
-        if self._counting is None or self._counting.done():
-            self._counting = asyncio.create_task(self._count())
-        return await asyncio.shield(self._counting)
+        return await self._metrics.get(None)
+
+    async def letters(self, wanted: Wanted) -> tuple[Letters, bool]:
+        """The oldest LETTERS of them, and whether there are more; at most a second old. Raises as the desk does."""
+        found = await self._letters.get(wanted)
+        return found[:LETTERS], len(found) > LETTERS
 
     async def follow(self, last_id: str = "") -> AsyncGenerator[bytes]:
         """Messages for one client that has seen `last_id`, until it goes or the process ends."""
@@ -150,12 +158,6 @@ class Board:
             return render_away(self._shown, f"The page cannot be made ({type(error).__name__})", self._seen_at)
         self._scene, self._seen_at, self._is_broken = scene, scene.at, False
         return shown
-
-    async def _count(self) -> str:
-        loop = asyncio.get_running_loop()
-        text = await loop.run_in_executor(self._pool, self._desk.exposition)
-        self._metrics = (time.monotonic(), text)
-        return text
 
     def _publish(self, shown: Shown) -> None:
         before = self._shown

@@ -8,8 +8,17 @@ from typing import Any, Protocol
 
 __all__ = ["REASONS", "Desk", "Progress", "Wanted"]
 
-#: Why a background call may have become a dead letter (docs/commands.md).
-REASONS = ("expired", "rounds used up", "poison", "rejected", "malformed", "outcome unknown")
+#: What a call dies of (docs/background.md).
+REASONS = (
+    "expired",
+    "failed",
+    "malformed",
+    "no actor",
+    "outcome unknown",
+    "poison",
+    "rejected",
+    "rounds used up",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,15 @@ class Desk(Protocol):
 
     def fleet(self) -> dict[str, Any]: ...
 
+    def fleet_and_outages(self) -> tuple[dict[str, Any], Sequence[Mapping[str, Any]]]:
+        """Both, from one look; outages have the newest first."""
+        ...
+
     def history(self) -> Mapping[str, Any]:
         """By service `step` in seconds and, step by step, `at`, `calls` and `failed`, for up to one hour."""
         ...
 
     def transitions(self) -> Sequence[Mapping[str, Any]]: ...
-
-    def outages(self) -> Sequence[Mapping[str, Any]]: ...
 
     def actions(self) -> Sequence[Mapping[str, Any]]: ...
 

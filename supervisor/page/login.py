@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from urllib.parse import parse_qs
 
@@ -12,7 +13,7 @@ from starlette.routing import Route
 
 from seawall.supervisor.page.bodies import read_body
 from seawall.supervisor.page.render import render_template
-from seawall.supervisor.page.session import COOKIE, LIFETIME, Guesses, Sessions
+from seawall.supervisor.page.session import LIFETIME, Guesses, Sessions, cookie_in, cookie_name
 
 __all__ = ["login_routes"]
 
@@ -47,16 +48,33 @@ def login_routes(sessions: Sessions | None) -> list[Route]:
             return _form("That is not the token.", name, 401)
         response = RedirectResponse("/", 303)
         response.set_cookie(
-            COOKIE, cookie, max_age=LIFETIME, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            _cookie_name(request),
+            cookie,
+            max_age=LIFETIME,
+            httponly=True,
+            samesite="lax",  # a link from a chat finds who is logged in; what changes something must come from our own page
+            secure=_is_secure(request),
         )
         return response
 
     async def logout(request: Request) -> Response:
         response = RedirectResponse("/login" if sessions is not None else "/", 303)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        if sessions is not None:
+            with contextlib.suppress(Exception):  # without the token to compare with no cookie opens anything
+                sessions.end(cookie_in(request.headers.getlist("cookie"), request.headers.get("host", "")))
+        response.delete_cookie(_cookie_name(request), httponly=True, samesite="lax")
         return response
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+def _is_secure(request: Request) -> bool:
+    """Whether the browser came by https, as a proxy before us says; whoever lies about it makes their own cookie useless."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", "").strip().lower())
+
+
+def _cookie_name(request: Request) -> str:
+    return cookie_name(request.headers.get("host", ""))
 
 
 def _form(problem: str = "", name: str = "", status: int = 200) -> HTMLResponse:

@@ -40,11 +40,12 @@ class Replays:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.latest: Replay | None = None
+        self.closed = False
 
     def start(self, wanted: Wanted, who: str) -> bool:
-        """False while another one runs."""
+        """False while another one runs, and after `close`."""
         with self._lock:
-            if self.latest is not None and not self.latest.ended:
+            if self.closed or (self.latest is not None and not self.latest.ended):
                 return False
             self._stop.clear()
             replay = self.latest = Replay(wanted, who, time.time())
@@ -56,6 +57,12 @@ class Replays:
         """After the letter that is being moved; what is left is replayed by another replay. False when none runs."""
         self._stop.set()
         return self.latest is not None and not self.latest.ended
+
+    def close(self) -> None:
+        """Stop it for good: none begins any more."""
+        with self._lock:
+            self.closed = True
+            self._stop.set()
 
     def _run(self, replay: Replay) -> None:
         try:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from importlib.resources import files
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.concurrency import run_in_threadpool
+from redis.exceptions import ResponseError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from seawall.errors import BrokerUnavailable, ConfigurationError
-from seawall.supervisor.page.actions import LETTERS
-from seawall.supervisor.page.board import Board
-from seawall.supervisor.page.desk import REASONS, Desk, Wanted
+from seawall.refusals import told
+from seawall.supervisor.page.board import Board, Letters
+from seawall.supervisor.page.bodies import asked_for
+from seawall.supervisor.page.desk import REASONS, Wanted
 from seawall.supervisor.page.render import render_template
-from seawall.supervisor.web_guard import WHO
+from seawall.supervisor.web_guard import STILL_TRUSTED, WHO
 
 __all__ = ["STATIC", "page_routes"]
 
@@ -28,7 +29,7 @@ STATIC = "/static/"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
-def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
+def page_routes(board: Board, *, with_login: bool) -> list[Route]:
     assets = {
         one.name: (one.read_bytes(), _TYPES[one.name.rpartition(".")[2]])
         for one in files("seawall.supervisor").joinpath("static").iterdir()
@@ -37,14 +38,14 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
 
     async def page(request: Request) -> HTMLResponse:
         shown = await board.shown()
-        wanted = Wanted(request.query_params.get("service", ""), request.query_params.get("reason", ""))
-        letters, trouble = await _letters(desk, wanted)
+        wanted = asked_for(request)
+        letters, more, trouble = await _letters(board, wanted)
         text = render_template(
             "page.html",
             parts=shown.parts,
             order=shown.order,
-            letters=letters[:LETTERS],
-            more=len(letters) > LETTERS,
+            letters=letters,
+            more=more,
             trouble=trouble,
             wanted=wanted,
             keys=[name.removeprefix("service-") for name in shown.order],
@@ -59,7 +60,9 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
             return Response(media_type="text/event-stream")
         if not board.has_room:
             raise HTTPException(503, "too many streams are open", {"Retry-After": "10"})
-        stream = _stream(board, request.headers.get("last-event-id", ""))
+        stream = _stream(
+            board, request.headers.get("last-event-id", ""), request.scope.get(STILL_TRUSTED, lambda: True)
+        )
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def asset(request: Request) -> Response:
@@ -82,16 +85,21 @@ def page_routes(desk: Desk, board: Board, *, with_login: bool) -> list[Route]:
     ]
 
 
-async def _stream(board: Board, last_id: str) -> AsyncIterator[bytes]:
+async def _stream(board: Board, last_id: str, still_trusted: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """It ends with its session; the browser asks again, and is told to log in."""
     yield b"retry: 2000\n\n"
     async with aclosing(board.follow(last_id)) as messages:
         async for message in messages:
+            if not still_trusted():
+                return
             yield message
 
 
-async def _letters(desk: Desk, wanted: Wanted) -> tuple[list[dict[str, object]], str]:
-    """Those to show, or why there are none."""
+async def _letters(board: Board, wanted: Wanted) -> tuple[Letters, bool, str]:
+    """Those to show, whether there are more, and why there are none."""
     try:
-        return await run_in_threadpool(desk.letters, wanted, LETTERS + 1), ""
+        return *await board.letters(wanted), ""
     except (BrokerUnavailable, ConfigurationError) as error:
-        return [], str(error)
+        return [], False, str(error)
+    except ResponseError as error:
+        return [], False, f"the broker refused a command: {told(error)}"

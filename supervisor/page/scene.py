@@ -35,10 +35,10 @@ class Scene:
 
 def read_scene(desk: Desk, before: Scene | None) -> Scene:
     """The fleet now. Raises BrokerUnavailable."""
-    fleet = desk.fleet()
+    fleet, outages = desk.fleet_and_outages()
     at = float(fleet["as_of"])
     if before is not None and 0 <= at - before.history_at < HISTORY_SECONDS:
         history, history_at = before.history, before.history_at
     else:
         history, history_at = desk.history(), at
-    return Scene(at, fleet, history, desk.transitions(), desk.outages(), desk.actions(), history_at)
+    return Scene(at, fleet, history, desk.transitions(), outages, desk.actions(), history_at)

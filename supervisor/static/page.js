@@ -36,7 +36,7 @@
       const same = wanted.id && [...old.children].find((child) => child.id === wanted.id);
       if (same && same !== here) move(old, same, here);
       here = same || here;
-      if (!here) { old.append(wanted); continue; }
+      if (!same && (!here || here.id || wanted.id)) { old.insertBefore(wanted, here); continue; } // nothing of its own to change
       const next = here.nextSibling;
       morph(here, wanted);
       here = next;

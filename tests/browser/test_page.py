@@ -161,6 +161,21 @@ def test_one_dead_letter_can_be_purged(page: Page, house: House) -> None:
     assert house.status("git")["dead"] == 1
 
 
+def test_a_letter_that_comes_in_between_leaves_the_opened_ones_open(page: Page, house: House) -> None:
+    house.bury("search", 2)
+    open_page(page, house)
+    letters = page.locator("#letters")
+    expect(letters.locator("li[id]")).to_have_count(2)
+    last = letters.locator("li[id]").last
+    opened = page.locator(f"#{last.get_attribute('id')} details")
+    opened.locator("summary").click()
+    expect(opened).to_have_attribute("open", "")
+    house.bury("git", 1)  # its service comes before
+    expect(letters.locator("li[id]")).to_have_count(3)
+    expect(letters.locator("li[id]").first).to_contain_text("git")
+    expect(opened).to_have_attribute("open", "")
+
+
 def test_lost_contact_is_said_and_ends_by_itself(page: Page, house: House) -> None:
     open_page(page, house)
     lost = page.get_by_role("alert").filter(has_text="No contact with the web process since")
@@ -218,12 +233,16 @@ def test_logging_in_and_out(page: Page, house: House) -> None:
     page.get_by_role("button", name="Log in").click()
     expect(page.locator("#contact")).to_have_text("live")
     (cookie,) = page.context.cookies()
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
     page.get_by_role("button", name="Reset the breaker of Mail").click()
     confirm(page, "Reset")
     expect(page.locator("#audit tbody tr").first).to_contain_text("Adaresetmail")
+    other = page.context.new_page()
+    other.goto(url)
+    expect(other.locator("#contact")).to_have_text("live")
     page.get_by_role("button", name="Log out").click()
     expect(page).to_have_url(f"{url}/login")
+    expect(other).to_have_url(f"{url}/login", timeout=15_000)  # its stream ended with the session
     page.goto(url)
     expect(page).to_have_url(f"{url}/login")
 

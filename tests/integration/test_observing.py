@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from seawall import ResilientServiceClient
+from seawall import ResilientServiceClient, observing
+from seawall.cli.desk import FleetDesk
 from seawall.errors import NoWorker
 from seawall.exposition import exposition
 from seawall.fleet import ServiceLine, read_fleet
@@ -24,6 +25,7 @@ from seawall.observing import (
 )
 from seawall.runtime import Runtime, registry
 from seawall.supervisor.breaker import ForceClose, ForceOpen, Policy
+from seawall.supervisor.page.scene import read_scene
 from seawall.supervisor.view import BreakerView
 from tests.support import Answer, CountingService, wait_until
 from tests.support.house import RemoteHouse, caller
@@ -84,6 +86,15 @@ class TestTransitions:
         assert line.last_outage is not None
         assert line.last_outage["ended"] is None
         assert line.mttr == pytest.approx((first["seconds"] + last["seconds"]) / 2, abs=0.001)
+
+    def test_one_look_at_the_page_derives_outages_once(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+        play_an_outage(view_of(runtime))
+        derived = []
+        monkeypatch.setattr(observing, "outages_of", lambda *given: derived.append(outages_of(*given)) or derived[-1])
+        scene = read_scene(FleetDesk(runtime), None)
+        assert derived == [scene.outages]
+        assert scene.outages[0]["service"] == "chroma"
+        assert scene.fleet["services"]["chroma"]["last_outage"]["ended"] is not None
 
     def test_trials_are_counted_by_their_end(self, runtime: Runtime) -> None:
         play_an_outage(view_of(runtime), failed_trials=2)

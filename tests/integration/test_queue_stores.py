@@ -669,6 +669,17 @@ class TestDeadLetters:
         assert page[0].at > 1_600_000_000
         assert stores.queue.dead_letters(WAITED) == []
 
+    def test_a_look_for_a_reason_reads_no_others(self, stores: Stores) -> None:
+        for name in ("a", "b", "c", "d"):
+            accept(stores.queue, BACKGROUND, name)
+            stores.queue.settle(one(stores.queue, BACKGROUND), Bury("rejected" if name in "bd" else "poison"))
+        first = stores.queue.dead_page(BACKGROUND, 0, 1, "rejected")
+        assert ([letter.id for letter in first.letters], first.next) == (["b"], 2)
+        rest = stores.queue.dead_page(BACKGROUND, 2, 10, "rejected")
+        assert ([letter.id for letter in rest.letters], rest.next) == (["d"], None)
+        nothing = stores.queue.dead_page(BACKGROUND, 0, 10, "expired")
+        assert (nothing.letters, nothing.next) == ([], None)
+
     def test_a_replayed_call_is_a_new_start_under_the_same_id(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "a")
         first = one(stores.queue, BACKGROUND)

@@ -21,6 +21,7 @@ from seawall.actors.queue_store import (
     Accepted,
     Bury,
     Cancelled,
+    DeadPage,
     Done,
     Group,
     Later,
@@ -39,6 +40,7 @@ from seawall.redis_link import RedisLink, load_script
 from seawall.supervisor.breaker import State
 from tests.integration.stores import RedisStores, accept, answer, fake_time, fetch, ids, one, server_time
 from tests.support import PrivateRedis, wait_until
+from tests.support.dead_letters import bury
 from tests.support.proxy import Proxy
 
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
@@ -149,6 +151,17 @@ class TestVeryMany:
 
         monkeypatch.setattr(link, "try_many", counted)
         return trips
+
+
+class TestDeadLetters:
+    def test_one_look_is_short_however_large_or_many_they_are(self, stores: RedisStores) -> None:
+        bury(stores.queue, BACKGROUND, {f"{n:02}": b"x" * 400_000 for n in range(7)}, reason="poison")
+        large = stores.queue.dead_page(BACKGROUND, 0, 100)
+        assert (len(large.letters), large.next) == (3, 3)
+        assert len(stores.queue.dead_letters(BACKGROUND)) == 7
+        bury(stores.queue, "mail.background", {f"{n:04}": b"x" for n in range(1200)}, reason="poison")
+        assert stores.queue.dead_page("mail.background", 0, 100, "expired") == DeadPage([], 1000)
+        assert stores.queue.dead_page("mail.background", 1000, 100, "expired") == DeadPage([], None)
 
 
 class TestWhatIsLeftBehind:

@@ -131,11 +131,25 @@ def test_readiness_names_what_is_missing(web: Web, redis_url: str, service: Coun
         try:
             wait_until(lambda: web.readiness() == {"workers": "no worker runs"})
             with RemoteHouse(redis_url):
+                wait_until(lambda: web.get("/readyz").ok)  # what was read before is good for a second
                 ready = web.get("/readyz")
                 assert (ready.status_code, ready.json()["status"]) == (200, "pass")
                 assert ready.headers["Content-Type"] == "application/health+json"
         finally:
             supervisor.stop(1.0)
+
+
+def test_readiness_is_read_once_a_second_however_many_ask(own_web: Web, own_redis: PrivateRedis) -> None:
+    def reads() -> int:
+        with own_redis.client() as client:
+            return sum(stats["calls"] for name, stats in client.info("commandstats").items() if "xrevrange" in name)
+
+    assert own_web.get("/readyz").status_code == 503
+    before, began = reads(), time.monotonic()
+    assert before
+    for _ in range(50):
+        own_web.get("/readyz")
+    assert reads() - before <= 2 * (1 + time.monotonic() - began)
 
 
 def test_broker_that_is_away_is_503_in_json_and_its_return_needs_no_restart(
@@ -302,6 +316,25 @@ class TestBeyondThisMachine:
     def test_everybody_may_ask_where_somebody_insists(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
         with running(redis_server, tmp_path, "--host", "0.0.0.0", SEAWALL_WEB_OPEN="1") as web:
             assert web.get("/v1/api/status", Host="status.example").status_code == 200
+
+    def test_where_everybody_may_ask_no_other_sites_page_may_act(
+        self, redis_server: PrivateRedis, tmp_path: Path
+    ) -> None:
+        with running(redis_server, tmp_path, "--host", "0.0.0.0", SEAWALL_WEB_OPEN="1") as web:
+            for host, status in (
+                ("evil.example", 403),
+                ("evil.example:8610", 403),
+                ("192.0.2.7:8610", 405),
+                ("[2001:db8::1]:80", 405),
+                ("localhost", 405),
+                ("seawall:8610", 405),
+                (socket.gethostname(), 405),
+            ):
+                headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+                answer = requests.post(f"{web.url}/v1/api/status", headers=headers, timeout=10)
+                assert answer.status_code == status, host
+            program = requests.post(f"{web.url}/v1/api/status", headers={"Host": "status.example"}, timeout=10)
+            assert program.status_code == 405
 
     def test_check_warns_of_it(self, tmp_path: Path) -> None:
         (tmp_path / "seawall.toml").write_text("web_host = '0.0.0.0'")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import itertools
 import json
 import signal
 import time
@@ -65,7 +68,7 @@ class TestLogin:
         assert (let_in.status_code, let_in.headers["Location"]) == (303, "/")
         flags = let_in.headers["Set-Cookie"].lower()
         assert "httponly" in flags
-        assert "samesite=strict" in flags
+        assert "samesite=lax" in flags
         assert "max-age=43200" in flags
         assert "secure" not in flags
         with caller(redis_url) as runtime, RemoteHouse(redis_url, supervised=False):
@@ -91,7 +94,27 @@ class TestLogin:
 
     @pytest.mark.parametrize("cookie", ["", "x", "1.2.3", "99999999999..", "\xe9"])
     def test_a_forged_cookie_opens_nothing(self, guarded: Web, cookie: str) -> None:
-        assert guarded.get("/v1/api/status", Cookie=f"seawall={cookie}".encode("latin-1")).status_code == 401
+        name = f"seawall-{guarded.url.rpartition(':')[2]}"
+        assert guarded.get("/v1/api/status", Cookie=f"{name}={cookie}".encode("latin-1")).status_code == 401
+
+    @pytest.mark.parametrize(
+        "foreign", ['prefs={"theme":"dark"}', "a=b c", "x/y=1", "n=\xe9", "=", ";;", "seawall=x", "seawall-1=x"]
+    )
+    def test_cookies_of_other_ports_lock_nobody_out(self, guarded: Web, redis_url: str, foreign: str) -> None:
+        name, value = log_in(guarded, token=TOKEN).headers["Set-Cookie"].partition(";")[0].split("=", 1)
+        assert name == f"seawall-{guarded.url.rpartition(':')[2]}"
+        for cookie in (f"{foreign}; {name}={value}", f"{name}={value}; {foreign}"):
+            assert guarded.get("/v1/api/status", Cookie=cookie.encode("latin-1")).status_code == 200, cookie
+
+    def test_several_cookie_headers_are_one(self, guarded: Web, redis_url: str) -> None:
+        cookie = log_in(guarded, token=TOKEN).headers["Set-Cookie"].partition(";")[0]
+        connection = http.client.HTTPConnection(guarded.url.removeprefix("http://"), timeout=10)
+        with contextlib.closing(connection):
+            connection.putrequest("GET", "/v1/api/status")
+            for header in ("theme=dark", cookie):
+                connection.putheader("Cookie", header)
+            connection.endheaders()
+            assert connection.getresponse().status == 200
 
     def test_other_sites_cannot_log_in_or_act(self, guarded: Web) -> None:
         foreign = {"Origin": "http://evil.example"}
@@ -111,6 +134,14 @@ class TestLogin:
             assert [log_in(web, token="wrong").status_code for _ in range(6)] == [401] * 5 + [429]
             assert log_in(web, token=TOKEN).status_code == 429
             assert web.get("/v1/api/status", **bearer(TOKEN)).status_code == 200  # programs do not guess here
+
+    def test_nobody_chooses_the_address_that_counts(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
+        def guess(number: int) -> int:
+            claimed = {"X-Forwarded-For": f"192.0.2.{number}"}
+            return requests.post(f"{web.url}/login", data={"token": "x"}, headers=claimed, timeout=10).status_code
+
+        with running(redis_server, tmp_path, SEAWALL_WEB_TOKEN=TOKEN) as web:
+            assert [guess(number) for number in range(6)] == [401] * 5 + [429]
 
     def test_without_a_token_there_is_nothing_to_log_in_to(self, web: Web) -> None:
         answer = requests.get(f"{web.url}/login", allow_redirects=False, timeout=10)
@@ -134,12 +165,29 @@ class TestActions:
             ("dead/purge", {"ids": [1]}, 400, "texts"),
             ("dead/purge", {"service": 7}, 400, "texts"),
             ("dead/replay/stop", {}, 409, "no replay"),
+            ("dead/replay", {"service": "mail\nEve: purge"}, 400, "no key"),
+            ("dead/purge", {"service": "mail", "reason": "poison\nEve"}, 400, "none of expired"),
+            ("dead/purge", {"ids": ["a\nEve"]}, 400, "no id"),
         ],
     )
     def test_mistakes(self, web: Web, path: str, body: Any, status: int, sign: str) -> None:
         answer = post(web, path, body)
         assert answer.status_code == status
         assert sign in answer.json()["error"]
+
+    def test_lists_are_of_services_and_reasons_that_can_be(self, web: Web) -> None:
+        for path in ("/?service=a%0Ab", "/?reason=x", "/v1/api/dead?service=A", "/v1/api/dead?reason=x"):
+            assert web.get(path).status_code == 400, path
+        assert web.get("/?service=mail&reason=no+actor").status_code == 200
+
+    def test_a_broker_that_refuses_is_told_of(self, own_redis: PrivateRedis, tmp_path: Path) -> None:
+        with own_redis.client() as client, running(own_redis, tmp_path) as web:
+            client.set("seawall:queues", "no set")
+            answer = web.get("/v1/api/dead")
+            assert (answer.status_code, "WRONGTYPE" in answer.json()["error"]) == (503, True)
+            answer = post(web, "dead/purge", {"service": "mail"})
+            assert (answer.status_code, "WRONGTYPE" in answer.json()["error"]) == (503, True)
+            assert "WRONGTYPE" in web.get("/").text
 
     def test_a_form_is_no_action(self, web: Web) -> None:
         answer = requests.post(f"{web.url}/v1/api/dead/purge", data={"service": ""}, timeout=10)
@@ -178,6 +226,33 @@ class TestActions:
 
 
 class TestStream:
+    def test_it_ends_with_its_session(self, guarded: Web, redis_url: str) -> None:
+        cookies = log_in(guarded, token=TOKEN).cookies
+        stream = requests.get(f"{guarded.url}/events", cookies=cookies, stream=True, timeout=10)
+        lines = stream.iter_lines(decode_unicode=True)
+        next(line for line in lines if line.startswith("data: {"))
+        others = requests.get(
+            f"{guarded.url}/events", cookies=log_in(guarded, token=TOKEN).cookies, stream=True, timeout=10
+        )
+        requests.post(f"{guarded.url}/logout", cookies=cookies, timeout=10)
+        list(itertools.islice(lines, 10))  # at the next beat
+        assert next(lines, None) is None
+        assert requests.get(f"{guarded.url}/events", cookies=cookies, timeout=10).status_code == 401
+        beat = next(line for line in others.iter_lines(decode_unicode=True) if line.startswith("event"))
+        assert beat == "event: beat"  # that of another browser goes on
+        others.close()
+
+    def test_it_ends_with_a_changed_token(self, redis_server: PrivateRedis, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        file.write_text(TOKEN)
+        with running(redis_server, tmp_path, SEAWALL_WEB_TOKEN_FILE=str(file)) as web:
+            stream = requests.get(f"{web.url}/events", headers=bearer(TOKEN), stream=True, timeout=10)
+            lines = stream.iter_lines(decode_unicode=True)
+            next(line for line in lines if line.startswith("data: {"))
+            file.write_text("another")
+            list(itertools.islice(lines, 10))
+            assert next(lines, None) is None
+
     def test_everything_comes_first_and_sigterm_ends_it(self, own_redis: PrivateRedis, tmp_path: Path) -> None:
         with running(own_redis, tmp_path) as web:
             stream = requests.get(f"{web.url}/events", stream=True, timeout=10)
@@ -208,4 +283,4 @@ def test_a_broker_that_is_away_is_said(own_redis: PrivateRedis, tmp_path: Path) 
         wait_until(lambda: web.get("/metrics").status_code == 503, 10)
         wait_until(lambda: "No contact with the broker" in web.get("/").text, 10)
         assert post(web, "services/mail/open").status_code == 503
-        assert web.get("/v1/api/dead").status_code == 503
+        wait_until(lambda: web.get("/v1/api/dead").status_code == 503)  # what was read before is good for a second

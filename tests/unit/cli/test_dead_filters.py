@@ -8,7 +8,7 @@ import click
 import pytest
 
 from seawall.actors.engine import MEMORY_URL, engine_from_url
-from seawall.actors.queue_store import DeadLetter, QueueStore
+from seawall.actors.queue_store import DeadLetter, DeadPage, QueueStore
 from seawall.actors.record import Call, Progress, encode
 from seawall.cli import dead_letters
 from seawall.cli.dead_letters import Filter, chosen, letters, take_filter
@@ -148,13 +148,13 @@ def test_chosen_ones_are_names_without_their_requests(store: QueueStore) -> None
 def test_named_ones_must_match_too_and_end_the_look(store: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = bury_calls(store, "shop", [f"/{n}" for n in range(9)])
     offsets = []
-    read = store.dead_letters
+    read = store.dead_page
 
-    def noted(queue: str, offset: int = 0, count: int = 100) -> list[DeadLetter]:
+    def noted(queue: str, offset: int, count: int, reason: str = "") -> DeadPage:
         offsets.append(offset)
-        return read(queue, offset, count)
+        return read(queue, offset, count, reason)
 
-    monkeypatch.setattr(store, "dead_letters", noted)
+    monkeypatch.setattr(store, "dead_page", noted)
     assert [one.id for one in chosen(store, Filter(), [ids[4], ids[1]])] == [ids[1], ids[4]]
     assert offsets == [0, 3]
     assert [one.id for one in chosen(store, Filter(path="/1"), [ids[4], ids[1], "nobody"])] == [ids[1]]

@@ -22,7 +22,7 @@ class FakeDesk:
 
     def __init__(self) -> None:
         self.services = {key: WELL | {"key": key, "service": key.title(), "running": 0} for key in ("billing", "mail")}
-        self.looks = self.counted = 0
+        self.looks = self.counted = self.read = 0
         self.away = False
         self.gate = threading.Event()
         self.gate.set()
@@ -36,13 +36,16 @@ class FakeDesk:
         services = {key: dict(service) for key, service in self.services.items()}
         return {"services": services, "workers": [worker], "supervisors": [], "leader": "a", "as_of": 1000.0}
 
+    def fleet_and_outages(self) -> tuple[dict[str, Any], list[Any]]:
+        return self.fleet(), []
+
     def history(self) -> dict[str, Any]:
         return {}
 
     def transitions(self) -> list[Any]:
         return []
 
-    outages = actions = transitions
+    actions = transitions
 
     def exposition(self) -> str:
         self.counted += 1
@@ -53,7 +56,8 @@ class FakeDesk:
     def act(self, verb: str, key: str) -> None: ...
 
     def letters(self, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
-        return []
+        self.read += 1
+        return [{"id": str(number)} for number in range(limit)]
 
     def replay(self, wanted: Wanted, rate: float, progress: Progress, stopped: Callable[[float], bool]) -> None:
         progress.total, progress.queued = 2, 1
@@ -175,6 +179,22 @@ def test_metrics_are_counted_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatc
     played(scene, monkeypatch)
 
 
+def test_dead_letters_are_read_once_a_second_for_all_who_ask_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(board: Board, desk: FakeDesk) -> None:
+        monkeypatch.setattr(boards, "LOOK_SECONDS", 60.0)
+        for _ in range(2):
+            answers = await asyncio.gather(*(board.letters(Wanted("mail", "poison")) for _ in range(20)))
+            assert {(len(found), more) for found, more in answers} == {(50, True)}
+        assert desk.read == 1
+        await board.letters(Wanted("mail"))
+        assert desk.read == 2
+        board.poke()  # something was done
+        await board.letters(Wanted("mail"))
+        assert desk.read == 3
+
+    played(scene, monkeypatch)
+
+
 def test_closing_ends_every_stream_and_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(board: Board, desk: FakeDesk) -> None:
         stream = board.follow()
@@ -189,5 +209,6 @@ def test_closing_ends_every_stream_and_the_replay(monkeypatch: pytest.MonkeyPatc
         while not latest.ended:
             await asyncio.sleep(0.005)
         assert (latest.stopped, latest.progress.done) == (True, 1)
+        assert not board.replays.start(Wanted(), "Ada")  # it would outlive the process's end
 
     played(scene, monkeypatch)

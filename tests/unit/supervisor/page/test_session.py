@@ -26,18 +26,30 @@ def test_a_cookie_holds_for_half_a_day() -> None:
 def test_nothing_forged_is_taken() -> None:
     sessions = Sessions(lambda: "token")
     cookie = sessions.issue("Ada")
-    until, name, signature = cookie.split(".")
+    until, name, once, signature = cookie.split(".")
     for forged in (
         "",
         ".",
         "..",
         "x.y.z",
         cookie[:-1],
-        f"{int(until) + 1}.{name}.{signature}",
-        f"{until}.{sessions.issue('Eve').split('.')[1]}.{signature}",
-        f"{until}.{name}.\xe9",
+        f"{int(until) + 1}.{name}.{once}.{signature}",
+        f"{until}.{sessions.issue('Eve').split('.')[1]}.{once}.{signature}",
+        f"{until}.{name}.{once}.\xe9",
     ):
         assert sessions.who(forged) is None, forged
+
+
+def test_a_session_that_is_ended_stays_so_and_is_forgotten_when_it_would_be_over() -> None:
+    clock = Clock()
+    sessions = Sessions(lambda: "token", clock=clock)
+    mine, other = sessions.issue("Ada"), sessions.issue("Ada")
+    for cookie in (mine, "x.y.z"):
+        sessions.end(cookie)
+    assert (sessions.who(mine), sessions.who(other)) == (None, "Ada")
+    clock.now += LIFETIME + 1
+    sessions.end(sessions.issue("Eve"))
+    assert len(sessions._ended) == 1
 
 
 def test_a_new_token_ends_every_session() -> None:
