@@ -56,7 +56,7 @@ def judge_status(status: Any, retry_after: float | None) -> Verdict:
 #: Later rows never win over earlier ones: a ConnectTimeout is a ConnectionError too.
 _TABLE: tuple[tuple[type[BaseException], str, bool, bool], ...] = (
     # error, words, counts as a failure of the service, may be tried again
-    (TokenUnavailable, "Internal token unavailable", False, False),
+    (TokenUnavailable, "Secret unavailable", False, False),
     (LocalResourceError, "No local resources", False, True),
     (ResponseTooLarge, "Response too large", False, False),
     (RequestTooLarge, "Request too large", False, False),
@@ -148,9 +148,12 @@ _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
 def plain_words(error: BaseException) -> str:
-    """The innermost reason: `Connection refused` rather than three nested reprs with the URL in them."""
+    """The innermost reason: `Connection refused` rather than three nested reprs with the URL in them.
+
+    Of a token or a key that cannot be had, which one it is, and its file.
+    """
     seen: set[int] = set()
-    inner: BaseException | None = error
+    inner: BaseException | None = None if isinstance(error, TokenUnavailable) else error
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
         if isinstance(inner, OSError) and isinstance(inner.errno, int) and inner.errno in errno.errorcode:

@@ -212,5 +212,5 @@ class TestTokenFile:
         path.unlink()
         handle = client.enqueue("POST", "/snapshot/42")
         wait_until(lambda: handle.status() == "due")
-        assert [attempt.outcome for attempt in handle.attempts()] == ["Internal token unavailable"]
+        assert [attempt.outcome for attempt in handle.attempts()] == ["Secret unavailable"]
         assert service.count() == 0

@@ -54,7 +54,7 @@ def test_a_mock_of_a_response_is_a_success() -> None:
         (requests.exceptions.SSLError(), "TLS failure", FAILURE_NO_RETRY),
         (requests.TooManyRedirects(), "Too many redirects", FAILURE_NO_RETRY),
         (errors.OutcomeUnknown("x"), "Outcome unknown", FAILURE_NO_RETRY),
-        (errors.TokenUnavailable("x"), "Internal token unavailable", NEUTRAL_NO_RETRY),
+        (errors.TokenUnavailable("x"), "Secret unavailable", NEUTRAL_NO_RETRY),
         (errors.ResponseTooLarge("x"), "Response too large", NEUTRAL_NO_RETRY),
         (errors.RequestTooLarge("x"), "Request too large", NEUTRAL_NO_RETRY),
         (errors.LocalResourceError("x"), "No local resources", NEUTRAL_AND_RETRY),
@@ -107,6 +107,11 @@ class TestPlainWords:
         assert "\n" not in words
         assert "\r" not in words
         assert len(words) <= 200
+
+    def test_a_token_or_a_key_that_cannot_be_had_is_called_by_its_name(self) -> None:
+        error = errors.TokenUnavailable("the alerts' signing key's file '/k' cannot be read: No such file or directory")
+        error.__cause__ = FileNotFoundError(2, "No such file or directory")
+        assert plain_words(error) == str(error)
 
     def test_errors_in_a_ring_come_to_an_end(self) -> None:
         one, two = requests.RequestException("one"), requests.RequestException("two")
