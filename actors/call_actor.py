@@ -89,6 +89,10 @@ class CallActor:
             delivered.settlement = self._meter.counted(delivered.settlement, delivered, call.waited)
         if isinstance(delivered.settlement, Bury):
             delivered.reason = delivered.settlement.reason
+            if not call.waited:
+                text = "[%s] call %s (%s %s) becomes a dead letter: %s"
+                about = (self.service.name, call.id, call.method, path_only(call.target), delivered.reason)
+                self._log.error(text, *about, extra={"service": call.service, "call": call.id})
             delivered.fail()
 
     def _refuse(self, delivered: Delivered, call: Call) -> Settlement | None:
