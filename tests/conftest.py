@@ -8,9 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support import CountingService, PrivateRedis
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("seawall", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("seawall")
 
 
 def pytest_configure() -> None:
