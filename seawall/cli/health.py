@@ -58,7 +58,7 @@ def health_command(modules: tuple[str, ...], role: str, pid: int | None, name: s
     meant = _meant(pid, name)
     if role == "supervisor":
         return _end(supervisor_checks(fleet, meant))
-    return _end(worker_checks(fleet, meant, [service.key for service in registry.all()]))
+    return _end(worker_checks(fleet, meant, [service.key for service in registry.own()]))
 
 
 def _end(checks: Checks) -> int:
