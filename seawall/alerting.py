@@ -41,7 +41,7 @@ def make_alerts(runtime: Runtime, registry: Registry, store: AlertStore | None =
         store = RedisAlertStore(link, runtime.settings.namespace)
     settings = runtime.settings
     deliver = Delivery(settings, listeners(settings))
-    return Alerts(store, rules_of(settings), look=lambda: look(runtime, registry), deliver=deliver)
+    return Alerts(store, rules_of(settings), look=lambda: look(runtime, registry), deliver=deliver, keep=EXPIRES_IN)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -93,23 +93,29 @@ class Delivery:
         self._listeners = listeners
 
     def __call__(self, alert: Alert) -> None:
-        """Raises BrokerUnavailable when it could not be queued; nobody has heard of it then."""
+        """Raises BrokerUnavailable when it could not be queued, and nobody has heard of it; and QueueFull when there was
+        no room in the queue, and everybody else has."""
+        full: QueueFull | None = None
         if self._settings.alerts_webhook is not None:
-            self._queue(alert)
-        level = logging.WARNING if alert.is_trouble else logging.INFO
-        logger.log(level, "%s", alert.summary, extra={"alert": alert.id, "service": alert.service})
-        for listener in self._listeners:
-            listener.tell(as_json(alert))
+            full = self._queue(alert)
+        if not alert.told:
+            level = logging.WARNING if alert.is_trouble else logging.INFO
+            logger.log(level, "%s", alert.summary, extra={"alert": alert.id, "service": alert.service})
+            for listener in self._listeners:
+                listener.tell(as_json(alert))
+        if full is not None:
+            raise full
 
-    def _queue(self, alert: Alert) -> None:
+    def _queue(self, alert: Alert) -> QueueFull | None:
         try:
             send(self._settings, alert)
         except QueueFull as error:
-            logger.error("alert %s goes to no webhook: %s", alert.id, error)
+            return error
         except BrokerUnavailable:
             raise
         except Exception:
             logger.exception("alert %s goes to no webhook: its call cannot be made", alert.id)
+        return None
 
 
 def send(settings: Settings, alert: Alert, **options: Any) -> Handle:

@@ -21,7 +21,7 @@ from seawall.actors.transport import Transport
 from seawall.alert_hook import ALERTS_KEY, alert_service
 from seawall.alerting import Delivery, look, make_alerts, rules_of
 from seawall.alerts import MOST_WAITING, Listener
-from seawall.errors import BrokerUnavailable
+from seawall.errors import BrokerUnavailable, QueueFull
 from seawall.redis_link import RedisLink
 from seawall.runtime import Runtime
 from seawall.settings import load_settings
@@ -130,6 +130,58 @@ def test_what_a_broker_that_is_away_did_not_take_is_delivered_later(house: Runti
     alerts.round()
     alerts.round()
     assert (len(told), queued(house)) == (1, 1)
+
+
+def test_a_full_server_keeps_the_alert_until_there_is_room(own_redis: PrivateRedis, hook: CountingService) -> None:
+    """Functions and the log have it at once, and once, whatever leader tries again."""
+    heard: list[dict[str, Any]] = []
+    seawall.on_alert(heard.append)
+    settings = {"broker_url": own_redis.url, "alerts_webhook": hook.url + HOOK, "alerts_on": ("open",)}
+    with no_services(), caller(own_redis.url) as plain, own_redis.client() as inside:
+        house = Runtime(load_settings(settings))
+        runtimes.replace(house)
+        try:
+            make_alerts(house, runtimes.registry).round()
+            breaker(house).by_hand(ForceOpen())
+            inside.config_set("maxmemory", "1mb")
+            for _ in range(3):
+                make_alerts(house, runtimes.registry).round()
+            wait_until(lambda: len(heard) >= 1)
+            assert queued(house) == 0
+            inside.config_set("maxmemory", "0")
+            for _ in range(2):
+                make_alerts(house, runtimes.registry).round()
+            assert queued(house) == 1
+        finally:
+            runtimes.replace(plain)
+            house.close()
+    assert [alert["kind"] for alert in heard] == ["open"]
+    assert "told" not in heard[0]
+
+
+def test_an_alert_waits_for_room_until_nobody_wants_it_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    now, tried = 1000.0, list[bool]()
+    store = MemoryAlertStore(lambda: now)
+
+    def full(alert: Alert) -> None:
+        tried.append(alert.told)
+        raise QueueFull("full")
+
+    alerts = Alerts(store, Rules(), look=dict, deliver=full, keep=60.0)
+    old = Alert(id="old", kind="open", service="chroma", service_name="Chroma", at=now)
+    young = Alert(id="young", kind="close", service="chroma", service_name="Chroma", at=now + 30)
+    assert store.save(0, State(looked=True, outbox=(old, young)))
+    alerts.round()
+    alerts.round()
+    assert tried == [False, False, True], "one attempt a round is enough, once all are told"
+    now += 60
+    alerts.round()
+    assert [(alert.id, alert.told) for alert in store.load().state.outbox] == [("young", True)]
+    now += 30
+    alerts.round()
+    assert store.load().state.outbox == ()
+    assert caplog.text.count("alert old waits for room") == 1
+    assert "alert old goes to no webhook" in caplog.text
 
 
 def test_the_webhook_gets_a_signature_and_no_token(house: Runtime, hook: CountingService) -> None:
