@@ -25,7 +25,7 @@ from seawall.errors import BrokerUnavailable, QueueFull
 from seawall.redis_link import RedisLink
 from seawall.runtime import Runtime
 from seawall.settings import load_settings
-from seawall.supervisor.alert_store import AlertStore, MemoryAlertStore, RedisAlertStore
+from seawall.supervisor.alert_store import BATCH, AlertStore, MemoryAlertStore, RedisAlertStore
 from seawall.supervisor.alert_words import Alert
 from seawall.supervisor.alerting import Rules, State
 from seawall.supervisor.alerts import Alerts
@@ -362,6 +362,54 @@ def test_memory_mode_tells_functions_and_the_webhook(hook: CountingService, serv
             runtime.close()
     assert [(alert["kind"], alert["service"]) for alert in heard] == [("open", "chroma"), ("close", "chroma")]
     assert {request.headers["idempotency-key"] for request in arrived} == {alert["id"] for alert in heard}
+
+
+def test_memory_modes_store_keeps_the_newest_and_counts_on() -> None:
+    store = MemoryAlertStore()
+    for n in range(BATCH + 5):
+        store.changed(f"s{n}", "open", 5.0, "refused")
+    found = store.transitions("")
+    assert (len(found), found[-1].service) == (BATCH, f"s{BATCH + 4}")
+    store.changed("last", "open", 5.0, "refused")
+    assert [news.service for news in store.transitions(found[-1].id)] == ["last"]
+
+
+def test_memory_mode_tells_a_late_function_nothing_of_old_outages(service: CountingService) -> None:
+    heard: list[dict[str, Any]] = []
+    functions.restore([])
+    with no_services():
+        runtime = Runtime(load_settings({"alerts_settle": 0.0}))
+        before = runtimes.replace(runtime)
+        try:
+            client = seawall.ResilientServiceClient(service.url, service_name="Chroma")
+            client.get("/")
+            view = runtime.views.of(client.service)
+            view.by_hand(ForceOpen())
+            view.by_hand(ForceClose())
+            assert runtime._alerts is not None
+            assert runtime._alerts._store is None, "nobody wants to hear of it"
+            seawall.on_alert(heard.append)
+            other = seawall.ResilientServiceClient(service.url, service_name="Git", key="git")
+            runtime.views.of(other.service).by_hand(ForceOpen())
+            wait_until(lambda: len(heard) >= 1)
+        finally:
+            runtimes.replace(before)
+            runtime.close()
+    assert [(alert["kind"], alert["service"]) for alert in heard] == [("open", "git")]
+
+
+def test_memory_mode_says_that_a_callable_cannot_be_imported(
+    service: CountingService, caplog: pytest.LogCaptureFixture
+) -> None:
+    with no_services():
+        runtime = Runtime(load_settings({"alerts_callable": "no_such_module_7:tell"}))
+        before = runtimes.replace(runtime)
+        try:
+            seawall.ResilientServiceClient(service.url, service_name="Chroma").get("/")
+            wait_until(lambda: "alerts.callable 'no_such_module_7:tell' cannot be imported" in caplog.text)
+        finally:
+            runtimes.replace(before)
+            runtime.close()
 
 
 def test_an_embedded_file_key_is_used(tmp_path: Path, redis_server: PrivateRedis, hook: CountingService) -> None:
