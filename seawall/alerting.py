@@ -62,13 +62,14 @@ def look(runtime: Runtime, registry: Registry) -> dict[str, Sight]:
     keys = set(records) | {service.key for service in registry.all()}
     order = sorted(keys | {key for name in queue.queues() if (key := service_of_queue(name))})
     counts = iter(queue.counts([name for key in order for name in queue_names(key)]))
+    paused = iter(queue.paused(order))
     dead: dict[str, dict[str, int]] = {}
     for (key, what), times in queue.tally().items():
         if what.startswith(_DEAD):
             dead.setdefault(key, {})[what.removeprefix(_DEAD)] = times
     sights = {}
     for key in order:
-        waited, background = next(counts), next(counts)
+        waited, background, held = next(counts), next(counts), next(paused)
         record, service = records.get(key, Record()), registry.find(key)
         sights[key] = Sight(
             name=service.name if service is not None else key,
@@ -77,6 +78,7 @@ def look(runtime: Runtime, registry: Registry) -> dict[str, Sight]:
             changed_at=record.changed_at,
             why=BY_HAND if record.forced else record.last_error,
             slow_start=record.slow_start,
+            paused=held,
             waiting=waited.ready + background.ready,
             held=background.ready if record.state != "closed" else 0,
             oldest=max(waited.oldest, background.oldest),

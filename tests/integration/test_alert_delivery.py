@@ -229,7 +229,9 @@ def test_dead_letters_and_queues_are_seen(house: Runtime, service: CountingServi
     assert (sight.name, sight.waiting, sight.held, dict(sight.dead)) == ("Chroma", 3, 0, {})
     breaker(house).by_hand(ForceOpen())
     sight = look(house, runtimes.registry)["chroma"]
-    assert (sight.state, sight.held, sight.why) == ("open", 3, "by hand")
+    assert (sight.state, sight.held, sight.why, sight.paused) == ("open", 3, "by hand", False)
+    house.engine.queue.pause(queue_names("chroma")[1], "chroma")
+    assert look(house, runtimes.registry)["chroma"].paused
 
 
 class Stores:
