@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seawall.actors.service import queue_names, service_of_queue
-from seawall.alert_hook import ALERTS_KEY, EXPIRES_IN, hook_path
+from seawall.alert_hook import ALERTS_KEY, EXPIRES_IN, PLACEHOLDER
 from seawall.alerts import Listener, listeners
 from seawall.client import ResilientServiceClient
 from seawall.errors import BrokerUnavailable, ConfigurationError, QueueFull
@@ -130,7 +130,7 @@ def send(settings: Settings, alert: Alert, **options: Any) -> Handle:
     client = ResilientServiceClient.named(ALERTS_KEY)
     return client.enqueue(
         "POST",
-        hook_path(settings),
+        PLACEHOLDER,
         data=json.dumps(as_json(alert), ensure_ascii=False).encode(),
         headers={"Content-Type": "application/json", "Idempotency-Key": alert.id},
         dedupe=alert.id,

@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import requests
+from msgspec.structs import replace
 
 import seawall
 from seawall import alerts as functions
@@ -18,10 +19,10 @@ from seawall import runtime as runtimes
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
-from seawall.alert_hook import ALERTS_KEY, alert_service
-from seawall.alerting import Delivery, look, make_alerts, rules_of
+from seawall.alert_hook import ALERTS_KEY, PLACEHOLDER, alert_service
+from seawall.alerting import Delivery, look, make_alerts, rules_of, send
 from seawall.alerts import MOST_WAITING, Listener
-from seawall.errors import BrokerUnavailable, QueueFull
+from seawall.errors import BrokerUnavailable, CallFailed, QueueFull
 from seawall.redis_link import RedisLink
 from seawall.runtime import Runtime
 from seawall.settings import load_settings
@@ -198,6 +199,22 @@ def test_the_webhook_gets_a_signature_and_no_token(house: Runtime, hook: Countin
     told = [seawall.verify_alert(r.body, r.headers["x-seawall-signature"], SECRET) for r in arrived]
     assert sorted(alert["kind"] for alert in told) == ["close", "open"]
     assert not any("x-internal-token" in request.headers for request in arrived)
+
+
+def test_the_webhooks_path_is_the_workers_secret(
+    house: Runtime, hook: CountingService, caplog: pytest.LogCaptureFixture
+) -> None:
+    alert = Alert(id="a", kind="open", service="chroma", service_name="Chroma", at=1.5)
+    with RemoteHouse(house.settings.broker_url, supervised=False):
+        handle = send(house.settings, alert, rounds=1, keep_result=60.0)
+        answer: requests.Response = handle.result(20.0)
+        hook.wait_for(1, path=HOOK)
+        hook.stop()
+        lost = send(house.settings, replace(alert, id="b"), rounds=1, keep_result=60.0)
+        with pytest.raises(CallFailed) as caught:
+            lost.result(20.0)
+    assert answer.url == hook.url + PLACEHOLDER
+    assert HOOK not in str(caught.value) + caplog.text
 
 
 def test_a_service_may_be_spared_the_token(service: CountingService) -> None:
