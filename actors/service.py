@@ -86,6 +86,8 @@ class Service:
     """Whether the internal token is sent; not to a host that is somebody else's."""
     signing: Signing | None = field(default=None, repr=False, compare=False)
     """Signs the requests, where the receiver wants that. It stays in the process, as credentials do."""
+    target: str | None = field(default=None, repr=False)
+    """Path and query to ask for instead of a call's own, where they are a secret. It stays in the process, too."""
 
     @property
     def origin(self) -> str:

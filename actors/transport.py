@@ -80,13 +80,17 @@ class Transport:
         exchange = Exchange(until(call.timeout), alone=not _repeatable(call))
         try:
             with exchange.limit, exchange:
-                return self._through_redirects(call, request, secrets, exchange)
+                response = self._through_redirects(call, request, secrets, exchange)
         except WIRE_ERRORS as error:
-            shown = request.prepared()
+            shown = self._shown(call, request).prepared()
             if self._session_mode and not exchange.touched:
                 _hide_secrets(error, shown)
                 raise
             failure = translated(error, exchange, self.service, shown, call.timeout)
+        else:
+            if self.service.target is not None:
+                response.url, response.history = self._base + call.target, []
+            return response
         try:
             raise failure
         finally:
@@ -115,6 +119,10 @@ class Transport:
         secrets = {name: value for name, value in self._credentials.items() if name.lower() not in own}
         return secrets | signed | dict((token,) if token is not None else ())
 
+    def _shown(self, call: Call, request: Outgoing) -> Outgoing:
+        """The request as errors and logs may have it."""
+        return request if self.service.target is None else request._replace(url=self._base + call.target)
+
     def _outgoing(self, call: Call) -> Outgoing:
         fields = _standard_fields() | by_name(call.headers) | trace_headers(call)
         for name in self._never_the_calls:
@@ -123,7 +131,7 @@ class Transport:
             fields["content-length"] = ("Content-Length", str(len(call.body)))
         elif "content-length" in fields:
             fields["content-length"] = ("Content-Length", "0")
-        return Outgoing(call.method, self._base + call.target, fields, call.body)
+        return Outgoing(call.method, self._base + (self.service.target or call.target), fields, call.body)
 
     def _through_redirects(
         self, call: Call, request: Outgoing, secrets: Mapping[str, str], exchange: Exchange

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from requests.utils import requote_uri
+
 from seawall.actors.service import Service, origin_of
 from seawall.actors.signing import SIGNATURE_HEADER, Signing
 from seawall.actors.token import TokenSource
 from seawall.errors import ConfigurationError
 from seawall.settings import Settings
 
-__all__ = ["ALERTS_KEY", "alert_service", "hook_path", "hook_problem"]
+__all__ = ["ALERTS_KEY", "PLACEHOLDER", "alert_service", "hook_problem"]
 
 #: The service's key; nothing is told of this one, or alerts about alerts would never end.
 ALERTS_KEY = "seawall-alerts"
+#: The path that travels in the queue, and that logs and dead letters show: the webhook's own may be its secret.
+PLACEHOLDER = "/webhook"
 #: Seconds before the webhook is tried again after a round of attempts; doubled from round to round, up to 5 minutes.
 RECOVERY_TIMEOUT = 15.0
 #: Seconds for which an alert is worth being delivered.
@@ -32,7 +36,7 @@ def alert_service(settings: Settings) -> Service | None:
     except ValueError as error:
         raise ConfigurationError(f"the webhook of alerts is no URL: {error}") from None
     key = TokenSource(
-        SIGNATURE_HEADER, settings.alerts_secret, settings.alerts_secret_file, what="the signing key of alerts"
+        SIGNATURE_HEADER, settings.alerts_secret, settings.alerts_secret_file, what="the alerts' signing key"
     )
     base_url = f"{parts.scheme}://{parts.netloc}"
     origin_of(base_url)
@@ -45,13 +49,8 @@ def alert_service(settings: Settings) -> Service | None:
         retry_on=RETRY_ON,
         internal_token=False,
         signing=Signing(key),
+        target=requote_uri((parts.path or "/") + (f"?{parts.query}" if parts.query else "")),
     )
-
-
-def hook_path(settings: Settings) -> str:
-    """Path and query of the webhook, as a call's path."""
-    parts = urlsplit(settings.alerts_webhook or "")
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def hook_problem(settings: Settings) -> str:

@@ -49,7 +49,7 @@ class AlertSettings:
         repr=False,
         metadata=_about(
             _webhook(),
-            "Where alerts are POSTed to. `user:password@` stays in the worker; path and query travel in the queue.",
+            "Where alerts are POSTed to. All of it but the host stays in the worker.",
             expands=True,
         ),
     )

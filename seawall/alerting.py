@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seawall.actors.service import queue_names, service_of_queue
-from seawall.alert_hook import ALERTS_KEY, EXPIRES_IN, hook_path
+from seawall.alert_hook import ALERTS_KEY, EXPIRES_IN, PLACEHOLDER
 from seawall.alerts import Listener, listeners
 from seawall.client import ResilientServiceClient
 from seawall.errors import BrokerUnavailable, ConfigurationError, QueueFull
@@ -41,7 +41,7 @@ def make_alerts(runtime: Runtime, registry: Registry, store: AlertStore | None =
         store = RedisAlertStore(link, runtime.settings.namespace)
     settings = runtime.settings
     deliver = Delivery(settings, listeners(settings))
-    return Alerts(store, rules_of(settings), look=lambda: look(runtime, registry), deliver=deliver)
+    return Alerts(store, rules_of(settings), look=lambda: look(runtime, registry), deliver=deliver, keep=EXPIRES_IN)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -62,13 +62,14 @@ def look(runtime: Runtime, registry: Registry) -> dict[str, Sight]:
     keys = set(records) | {service.key for service in registry.all()}
     order = sorted(keys | {key for name in queue.queues() if (key := service_of_queue(name))})
     counts = iter(queue.counts([name for key in order for name in queue_names(key)]))
+    paused = iter(queue.paused(order))
     dead: dict[str, dict[str, int]] = {}
     for (key, what), times in queue.tally().items():
         if what.startswith(_DEAD):
             dead.setdefault(key, {})[what.removeprefix(_DEAD)] = times
     sights = {}
     for key in order:
-        waited, background = next(counts), next(counts)
+        waited, background, held = next(counts), next(counts), next(paused)
         record, service = records.get(key, Record()), registry.find(key)
         sights[key] = Sight(
             name=service.name if service is not None else key,
@@ -77,6 +78,7 @@ def look(runtime: Runtime, registry: Registry) -> dict[str, Sight]:
             changed_at=record.changed_at,
             why=BY_HAND if record.forced else record.last_error,
             slow_start=record.slow_start,
+            paused=held,
             waiting=waited.ready + background.ready,
             held=background.ready if record.state != "closed" else 0,
             oldest=max(waited.oldest, background.oldest),
@@ -93,23 +95,29 @@ class Delivery:
         self._listeners = listeners
 
     def __call__(self, alert: Alert) -> None:
-        """Raises BrokerUnavailable when it could not be queued; nobody has heard of it then."""
+        """Raises BrokerUnavailable when it could not be queued, and nobody has heard of it; and QueueFull when there was
+        no room in the queue, and everybody else has."""
+        full: QueueFull | None = None
         if self._settings.alerts_webhook is not None:
-            self._queue(alert)
-        level = logging.WARNING if alert.is_trouble else logging.INFO
-        logger.log(level, "%s", alert.summary, extra={"alert": alert.id, "service": alert.service})
-        for listener in self._listeners:
-            listener.tell(as_json(alert))
+            full = self._queue(alert)
+        if not alert.told:
+            level = logging.WARNING if alert.is_trouble else logging.INFO
+            logger.log(level, "%s", alert.summary, extra={"alert": alert.id, "service": alert.service})
+            for listener in self._listeners:
+                listener.tell(as_json(alert))
+        if full is not None:
+            raise full
 
-    def _queue(self, alert: Alert) -> None:
+    def _queue(self, alert: Alert) -> QueueFull | None:
         try:
             send(self._settings, alert)
         except QueueFull as error:
-            logger.error("alert %s goes to no webhook: %s", alert.id, error)
+            return error
         except BrokerUnavailable:
             raise
         except Exception:
             logger.exception("alert %s goes to no webhook: its call cannot be made", alert.id)
+        return None
 
 
 def send(settings: Settings, alert: Alert, **options: Any) -> Handle:
@@ -122,7 +130,7 @@ def send(settings: Settings, alert: Alert, **options: Any) -> Handle:
     client = ResilientServiceClient.named(ALERTS_KEY)
     return client.enqueue(
         "POST",
-        hook_path(settings),
+        PLACEHOLDER,
         data=json.dumps(as_json(alert), ensure_ascii=False).encode(),
         headers={"Content-Type": "application/json", "Idempotency-Key": alert.id},
         dedupe=alert.id,

@@ -38,12 +38,12 @@ def boot(
     """Settings from the arguments and the environment, and a runtime that the user's modules have declared services in.
 
     A command `for_people` logs nothing unless it is told to, because it speaks itself, and with no broker URL anywhere
-    it looks at the `seawall up` which runs in this folder. `watch` looks at the broker of a process that runs on, unless it
-    has a `name`: then it is a child of `seawall up`, which has looked itself. `importing` is entered while the user's modules
-    are imported, which may take any time.
+    it looks at the `seawall up` which runs in this folder. `watch` looks at the broker of a process that runs on,
+    unless it has a `name`: then it is a child of `seawall up`, which has looked itself. `importing` is entered while
+    the user's modules are imported, which may take any time.
 
-    Raises ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process, and with
-    `watch` for a broker that cannot be trusted with calls. One that is away may come.
+    Raises ConfigurationError; with `durable`, also for memory mode, which has nothing to offer to a second process, and
+    with `watch` for a broker that cannot be trusted with calls. One that is away may come.
     """
     settings = load_settings(arguments)
     quiet = for_people and settings.sources["log_level"] != "argument"

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable
 
 from seawall.actors.service import Service
+from seawall.alert_hook import ALERTS_KEY
 from seawall.errors import ConfigurationError
 
 __all__ = ["Registry"]
@@ -77,6 +78,10 @@ class Registry:
     def all(self) -> list[Service]:
         with self._lock:
             return list(self._services.values())
+
+    def own(self) -> list[Service]:
+        """Those of this process's code and tables: without the webhook of alerts, which the settings bring along."""
+        return [service for service in self.all() if service.key != ALERTS_KEY]
 
     def on_declare(self, listener: Callable[[Service], None]) -> None:
         self._listeners.append(listener)

@@ -50,7 +50,8 @@ class KnownViews:
 def make_supervisor(runtime: Runtime, registry: Registry) -> Supervisor:
     """Not started yet; with it the file's schedules are declared.
 
-    Raises ConfigurationError for these, for a callable of alerts that cannot be imported, and for memory mode, which has its trials in the calling process.
+    Raises ConfigurationError for these, for a callable of alerts that cannot be imported, and for memory mode, which
+    has its trials in the calling process.
     """
     engine, namespace = runtime.engine, runtime.settings.namespace
     if engine.link is None:

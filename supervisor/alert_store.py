@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +20,7 @@ __all__ = ["AlertStore", "MemoryAlertStore", "RedisAlertStore", "Stored"]
 _SCRIPT = load_script("seawall.supervisor", "alerts")
 _decoder = msgspec.json.Decoder(State)
 
-#: Transitions that one round handles; as many as the stream keeps.
+#: Transitions that one round handles; as many as the stream keeps, and memory mode.
 BATCH = 1000
 
 
@@ -77,17 +78,20 @@ class MemoryAlertStore:
     """Memory mode's, and its tests'. `changed` takes what a breaker's view tells."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """It begins now: no transition of before is told of."""
         self._clock = clock
         self._lock = threading.Lock()
         self._state: State | None = None
         self._version = 0
-        self._news: list[Transition] = []
+        self._news: deque[Transition] = deque(maxlen=BATCH)
+        self._count = 0
         self.away = False
         """For tests: the store cannot be reached."""
 
     def changed(self, service: str, to: str, began: float, why: str) -> None:
         with self._lock:
-            id = f"{len(self._news) + 1:012d}"
+            self._count += 1
+            id = f"{self._count:012d}"
             self._news.append(Transition(id=id, at=self._clock(), service=service, to=to, began=began, why=why))
 
     def load(self) -> Stored:

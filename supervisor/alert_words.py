@@ -55,6 +55,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outage: Outage | None = None
     queue: Queue | None = None
     dead: DeadLetters | None = None
+    told: bool = False
+    """Log and functions have had it; it only waits for room in the webhook's queue."""
 
     @property
     def is_trouble(self) -> bool:

@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from seawall.alert_settings import ALERT_KINDS
 from seawall.supervisor.alert_words import Alert, DeadLetters, Outage, Queue, summary_of
 from seawall.supervisor.breaker_events import DEFAULT_SLOW_START
 
-__all__ = ["KINDS", "Rules", "Sight", "State", "Transition", "judge"]
+__all__ = ["Rules", "Sight", "State", "Transition", "judge"]
 
-#: What there is to be told of.
-KINDS = ("open", "close", "queue_age", "queue_depth", "dead")
 #: Seconds for which a breaker must have stayed closed, of a service that does not say how long it starts slowly.
 DEFAULT_SETTLE = DEFAULT_SLOW_START
 #: Share of its limit below which a queue must fall before it is told of again.
@@ -58,6 +57,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     slow_start: float = DEFAULT_SETTLE
     waiting: int = 0
     """Calls that are ready, held ones too."""
+    paused: bool = False
+    """Somebody holds its background calls by hand."""
     held: int = 0
     oldest: float = 0.0
     """Seconds for which the oldest of them has been ready."""
@@ -71,7 +72,7 @@ class Rules:
     `dead` is the number of new dead letters within a minute. `silent` are services that are never told of.
     """
 
-    on: frozenset[str] = frozenset(KINDS)
+    on: frozenset[str] = frozenset(ALERT_KINDS)
     queue_age: float | None = None
     queue_depth: int | None = None
     dead: int = 1
@@ -168,7 +169,7 @@ class _Round:
             settle = self.rules.settle if self.rules.settle is not None else sight.slow_start or DEFAULT_SETTLE
             held = max(outage.held, sight.held)
             self.outages[key] = msgspec.structs.replace(outage, settle=settle, held=held)
-        if outage is None:  # its age would only say once more how long the outage lasts
+        if outage is None and not sight.paused:  # its age would only say how long the outage, or the pause, lasts
             self._look_at_queue("queue_age", key, sight, sight.oldest, self.rules.queue_age)
         self._look_at_queue("queue_depth", key, sight, sight.waiting, self.rules.queue_depth)
         self._look_at_dead_letters(key, sight)

@@ -19,7 +19,8 @@ __all__ = ["ChildSpec", "Process", "how_it_ended", "start_process"]
 class ChildSpec:
     """`env` is added to this process's environment, `without` are variables of it that the child does not get.
 
-    `grace` is the number of seconds between SIGTERM and SIGKILL. With `restart=False` it is a program that the others work for: when it ends, all end, with its exit code.
+    `grace` is the number of seconds between SIGTERM and SIGKILL. With `restart=False` it is a program that the others
+    work for: when it ends, all end, with its exit code.
     """
 
     name: str

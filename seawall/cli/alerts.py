@@ -9,9 +9,8 @@ import click
 import requests
 
 from seawall.actors.record import new_call_id
-from seawall.actors.redact import path_only
 from seawall.actors.service import queue_names
-from seawall.alert_hook import ALERTS_KEY, hook_path
+from seawall.alert_hook import ALERTS_KEY
 from seawall.alerting import send
 from seawall.boot import boot
 from seawall.cli.groups import Group
@@ -48,7 +47,7 @@ def test(timeout: float, **arguments: Any) -> int:
     alert = Alert(id=f"test.{new_call_id()}", kind="test", service=ALERTS_KEY, service_name="Seawall", at=now)
     started = time.monotonic()
     handle = send(settings, Alert(**_fields(alert), summary=summary_of(alert)), rounds=1, keep_result=60.0)
-    click.echo(f"queued as call {handle.id} for {_address(settings)}, {_signed(settings)}")
+    click.echo(f"queued as call {handle.id} for {registry.get(ALERTS_KEY).origin}, {_signed(settings)}")
     try:
         response: requests.Response = handle.result(timeout)
     except DeadlineExceeded:
@@ -92,10 +91,6 @@ def _not_over(runtime: Runtime, handle: Handle, timeout: float) -> int:
 
 def _fields(alert: Alert) -> dict[str, Any]:
     return {name: getattr(alert, name) for name in ("id", "kind", "service", "service_name", "at")}
-
-
-def _address(settings: Settings) -> str:
-    return registry.get(ALERTS_KEY).origin + path_only(hook_path(settings))
 
 
 def _signed(settings: Settings) -> str:

@@ -93,7 +93,7 @@ def _show_schedules(settings: Settings) -> None:
 
 def _verdict(settings: Settings, warnings: list[Problem]) -> str:
     """That all is well, and what it was that was looked at."""
-    services = len({service.key for service in registry.all()} | {table.key for table in settings.services})
+    services = len({service.key for service in registry.own()} | {table.key for table in settings.services})
     what = f"{services} service{'' if services == 1 else 's'}"
     where = (
         "no broker, calls are kept in memory" if settings.memory_mode else f"broker {shown_url(settings.broker_url)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from seawall.errors import BrokerUnavailable
 from seawall.exits import Exit
 from seawall.fleet import Fleet, read_fleet
 from seawall.health import Checks, Meant, health, supervisor_checks, web_checks, worker_checks
+from seawall.patience import within
 from seawall.runtime import Runtime, registry
 from seawall.settings import load_settings
 
@@ -58,7 +58,7 @@ def health_command(modules: tuple[str, ...], role: str, pid: int | None, name: s
     meant = _meant(pid, name)
     if role == "supervisor":
         return _end(supervisor_checks(fleet, meant))
-    return _end(worker_checks(fleet, meant, [service.key for service in registry.all()]))
+    return _end(worker_checks(fleet, meant, [service.key for service in registry.own()]))
 
 
 def _end(checks: Checks) -> int:
@@ -80,18 +80,15 @@ def _meant(pid: int | None, name: str | None) -> Meant:
 
 def _fleet(runtime: Runtime) -> Fleet:
     """As `read_fleet`, within PATIENCE seconds."""
-    answers: list[Fleet | BrokerUnavailable] = []
 
-    def ask() -> None:
+    def ask() -> Fleet | BrokerUnavailable:
         try:
-            answers.append(read_fleet(runtime, registry))
+            return read_fleet(runtime, registry)
         except BrokerUnavailable as error:
-            answers.append(error)
+            return error
 
-    asking = threading.Thread(target=ask, name="seawall-health", daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
-    answer = answers[0] if answers else BrokerUnavailable(f"the broker does not answer within {PATIENCE} s")
+    silent: Fleet | BrokerUnavailable = BrokerUnavailable(f"the broker does not answer within {PATIENCE} s")
+    answer = within(PATIENCE, ask, silent)
     if isinstance(answer, BrokerUnavailable):
         raise answer
     return answer

@@ -120,7 +120,7 @@ def web(modules: tuple[str, ...], parent: int, process_name: str | None, **argum
 
 
 def _need_services(process: str) -> None:
-    if not registry.all():
+    if not registry.own():
         raise ConfigurationError(
             f"`seawall {process}` has no service to serve: name a module that creates clients, such as "
             f"`seawall {process} app.services`, or declare services in seawall.toml"

@@ -62,7 +62,7 @@ def _lines_to_try(settings: Settings, server: EmbeddedServer | None, modules: Se
     elsewhere = server is not None and settings.sources.get("data_dir") == "argument"
     start = f"SEAWALL_DATA_DIR={shlex.quote(_near(settings.data_dir))} " if elsewhere else ""
     lines = [f"{start}{program()} status --watch"]
-    services = registry.all()
+    services = registry.own()
     if services:
         first = next((service for service in services if service.health_path), services[0])
         known_by = "".join(f" -m {module}" for module in modules)

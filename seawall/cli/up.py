@@ -93,7 +93,7 @@ def up(
 
 
 def _need_services(settings: Settings) -> None:
-    if not registry.all() and not settings.services:
+    if not registry.own() and not settings.services:
         raise ConfigurationError(
             "no service is declared: name a module that creates clients, such as `seawall up app.services`, "
             "or declare services in seawall.toml"

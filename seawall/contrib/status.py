@@ -18,5 +18,5 @@ STATUS_WAIT = 0.08
 def declared_status() -> dict[str, dict[str, Any]]:
     """`get_status()` of every service that this process declares, by its key. Raises nothing while the broker is away."""
     ends = time.monotonic() + STATUS_WAIT
-    views, services = runtimes.current().views, runtimes.registry.all()
+    views, services = runtimes.current().views, runtimes.registry.own()
     return {one.key: views.within(max(0.0, ends - time.monotonic()), one).status() for one in services}

@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import requests
+from msgspec.structs import replace
 
 import seawall
 from seawall import alerts as functions
@@ -18,14 +19,14 @@ from seawall import runtime as runtimes
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
-from seawall.alert_hook import ALERTS_KEY, alert_service
-from seawall.alerting import Delivery, look, make_alerts, rules_of
+from seawall.alert_hook import ALERTS_KEY, PLACEHOLDER, alert_service
+from seawall.alerting import Delivery, look, make_alerts, rules_of, send
 from seawall.alerts import MOST_WAITING, Listener
-from seawall.errors import BrokerUnavailable
+from seawall.errors import BrokerUnavailable, CallFailed, QueueFull
 from seawall.redis_link import RedisLink
 from seawall.runtime import Runtime
 from seawall.settings import load_settings
-from seawall.supervisor.alert_store import AlertStore, MemoryAlertStore, RedisAlertStore
+from seawall.supervisor.alert_store import BATCH, AlertStore, MemoryAlertStore, RedisAlertStore
 from seawall.supervisor.alert_words import Alert
 from seawall.supervisor.alerting import Rules, State
 from seawall.supervisor.alerts import Alerts
@@ -132,6 +133,58 @@ def test_what_a_broker_that_is_away_did_not_take_is_delivered_later(house: Runti
     assert (len(told), queued(house)) == (1, 1)
 
 
+def test_a_full_server_keeps_the_alert_until_there_is_room(own_redis: PrivateRedis, hook: CountingService) -> None:
+    """Functions and the log have it at once, and once, whatever leader tries again."""
+    heard: list[dict[str, Any]] = []
+    seawall.on_alert(heard.append)
+    settings = {"broker_url": own_redis.url, "alerts_webhook": hook.url + HOOK, "alerts_on": ("open",)}
+    with no_services(), caller(own_redis.url) as plain, own_redis.client() as inside:
+        house = Runtime(load_settings(settings))
+        runtimes.replace(house)
+        try:
+            make_alerts(house, runtimes.registry).round()
+            breaker(house).by_hand(ForceOpen())
+            inside.config_set("maxmemory", "1mb")
+            for _ in range(3):
+                make_alerts(house, runtimes.registry).round()
+            wait_until(lambda: len(heard) >= 1)
+            assert queued(house) == 0
+            inside.config_set("maxmemory", "0")
+            for _ in range(2):
+                make_alerts(house, runtimes.registry).round()
+            assert queued(house) == 1
+        finally:
+            runtimes.replace(plain)
+            house.close()
+    assert [alert["kind"] for alert in heard] == ["open"]
+    assert "told" not in heard[0]
+
+
+def test_an_alert_waits_for_room_until_nobody_wants_it_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    now, tried = 1000.0, list[bool]()
+    store = MemoryAlertStore(lambda: now)
+
+    def full(alert: Alert) -> None:
+        tried.append(alert.told)
+        raise QueueFull("full")
+
+    alerts = Alerts(store, Rules(), look=dict, deliver=full, keep=60.0)
+    old = Alert(id="old", kind="open", service="chroma", service_name="Chroma", at=now)
+    young = Alert(id="young", kind="close", service="chroma", service_name="Chroma", at=now + 30)
+    assert store.save(0, State(looked=True, outbox=(old, young)))
+    alerts.round()
+    alerts.round()
+    assert tried == [False, False, True], "one attempt a round is enough, once all are told"
+    now += 60
+    alerts.round()
+    assert [(alert.id, alert.told) for alert in store.load().state.outbox] == [("young", True)]
+    now += 30
+    alerts.round()
+    assert store.load().state.outbox == ()
+    assert caplog.text.count("alert old waits for room") == 1
+    assert "alert old goes to no webhook" in caplog.text
+
+
 def test_the_webhook_gets_a_signature_and_no_token(house: Runtime, hook: CountingService) -> None:
     alerts = make_alerts(house, runtimes.registry)
     alerts.round()
@@ -146,6 +199,22 @@ def test_the_webhook_gets_a_signature_and_no_token(house: Runtime, hook: Countin
     told = [seawall.verify_alert(r.body, r.headers["x-seawall-signature"], SECRET) for r in arrived]
     assert sorted(alert["kind"] for alert in told) == ["close", "open"]
     assert not any("x-internal-token" in request.headers for request in arrived)
+
+
+def test_the_webhooks_path_is_the_workers_secret(
+    house: Runtime, hook: CountingService, caplog: pytest.LogCaptureFixture
+) -> None:
+    alert = Alert(id="a", kind="open", service="chroma", service_name="Chroma", at=1.5)
+    with RemoteHouse(house.settings.broker_url, supervised=False):
+        handle = send(house.settings, alert, rounds=1, keep_result=60.0)
+        answer: requests.Response = handle.result(20.0)
+        hook.wait_for(1, path=HOOK)
+        hook.stop()
+        lost = send(house.settings, replace(alert, id="b"), rounds=1, keep_result=60.0)
+        with pytest.raises(CallFailed) as caught:
+            lost.result(20.0)
+    assert answer.url == hook.url + PLACEHOLDER
+    assert HOOK not in str(caught.value) + caplog.text
 
 
 def test_a_service_may_be_spared_the_token(service: CountingService) -> None:
@@ -177,7 +246,9 @@ def test_dead_letters_and_queues_are_seen(house: Runtime, service: CountingServi
     assert (sight.name, sight.waiting, sight.held, dict(sight.dead)) == ("Chroma", 3, 0, {})
     breaker(house).by_hand(ForceOpen())
     sight = look(house, runtimes.registry)["chroma"]
-    assert (sight.state, sight.held, sight.why) == ("open", 3, "by hand")
+    assert (sight.state, sight.held, sight.why, sight.paused) == ("open", 3, "by hand", False)
+    house.engine.queue.pause(queue_names("chroma")[1], "chroma")
+    assert look(house, runtimes.registry)["chroma"].paused
 
 
 class Stores:
@@ -310,6 +381,54 @@ def test_memory_mode_tells_functions_and_the_webhook(hook: CountingService, serv
             runtime.close()
     assert [(alert["kind"], alert["service"]) for alert in heard] == [("open", "chroma"), ("close", "chroma")]
     assert {request.headers["idempotency-key"] for request in arrived} == {alert["id"] for alert in heard}
+
+
+def test_memory_modes_store_keeps_the_newest_and_counts_on() -> None:
+    store = MemoryAlertStore()
+    for n in range(BATCH + 5):
+        store.changed(f"s{n}", "open", 5.0, "refused")
+    found = store.transitions("")
+    assert (len(found), found[-1].service) == (BATCH, f"s{BATCH + 4}")
+    store.changed("last", "open", 5.0, "refused")
+    assert [news.service for news in store.transitions(found[-1].id)] == ["last"]
+
+
+def test_memory_mode_tells_a_late_function_nothing_of_old_outages(service: CountingService) -> None:
+    heard: list[dict[str, Any]] = []
+    functions.restore([])
+    with no_services():
+        runtime = Runtime(load_settings({"alerts_settle": 0.0}))
+        before = runtimes.replace(runtime)
+        try:
+            client = seawall.ResilientServiceClient(service.url, service_name="Chroma")
+            client.get("/")
+            view = runtime.views.of(client.service)
+            view.by_hand(ForceOpen())
+            view.by_hand(ForceClose())
+            assert runtime._alerts is not None
+            assert runtime._alerts._store is None, "nobody wants to hear of it"
+            seawall.on_alert(heard.append)
+            other = seawall.ResilientServiceClient(service.url, service_name="Git", key="git")
+            runtime.views.of(other.service).by_hand(ForceOpen())
+            wait_until(lambda: len(heard) >= 1)
+        finally:
+            runtimes.replace(before)
+            runtime.close()
+    assert [(alert["kind"], alert["service"]) for alert in heard] == [("open", "git")]
+
+
+def test_memory_mode_says_that_a_callable_cannot_be_imported(
+    service: CountingService, caplog: pytest.LogCaptureFixture
+) -> None:
+    with no_services():
+        runtime = Runtime(load_settings({"alerts_callable": "no_such_module_7:tell"}))
+        before = runtimes.replace(runtime)
+        try:
+            seawall.ResilientServiceClient(service.url, service_name="Chroma").get("/")
+            wait_until(lambda: "alerts.callable 'no_such_module_7:tell' cannot be imported" in caplog.text)
+        finally:
+            runtimes.replace(before)
+            runtime.close()
 
 
 def test_an_embedded_file_key_is_used(tmp_path: Path, redis_server: PrivateRedis, hook: CountingService) -> None:

@@ -16,8 +16,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from seawall import ResilientServiceClient
+from seawall import runtime as runtimes
 from seawall.contrib.flask import status as blueprint
 from seawall.contrib.starlette import status as route
+from seawall.contrib.status import declared_status
+from seawall.runtime import Runtime
+from seawall.settings import load_settings
 from tests.support import wait_until
 from tests.support.house import caller
 
@@ -56,6 +60,14 @@ def check(body: dict[str, dict[str, object]], client: ResilientServiceClient) ->
     ours, theirs = client.get_status(), body["git"]
     assert {**theirs, "as_of": 0} == {**ours, "as_of": 0}
     assert (theirs["service"], theirs["state"]) == ("Git Server", "closed")
+
+
+def test_the_webhook_of_alerts_is_none_of_the_applications_services() -> None:
+    with caller(AWAY):
+        Runtime(load_settings({"broker_url": AWAY, "alerts_webhook": "http://127.0.0.1:9/hook"})).close()
+        assert runtimes.registry.find("seawall-alerts") is not None
+        ResilientServiceClient("http://127.0.0.1:9", key="git")
+        assert list(declared_status()) == ["git"]
 
 
 def test_flask(client: ResilientServiceClient) -> None:

@@ -71,6 +71,13 @@ class TestWorker:
         assert (code, told["status"]) == (Exit.FAILED, "fail")
         assert told["checks"]["services"]["output"] == "not served: shop"
 
+    def test_without_a_module_the_webhook_of_alerts_is_not_asked_for(
+        self, worker: RemoteHouse, redis_url: str, folder: Path
+    ) -> None:
+        words = ("health", "--role", "worker", "--broker-url", redis_url)
+        environ = plain_environ() | {"SEAWALL_ALERTS_WEBHOOK": "http://127.0.0.1:9/hook"}
+        assert run(*words, folder=folder, environ=environ).code == Exit.OK
+
     def test_another_process_is_not_the_one_that_is_meant(self, worker: RemoteHouse, probe: Probe) -> None:
         assert probe("worker", "--id", worker.worker.id)[0] == Exit.OK
         assert probe("worker", "--id", "somebody:1:abc")[0] == Exit.FAILED

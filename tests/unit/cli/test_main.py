@@ -12,6 +12,7 @@ import pytest
 from seawall.cli.main import cli
 from seawall.exits import Exit
 from tests.support import CountingService
+from tests.support.house import no_services
 from tests.unit.cli.conftest import Run
 
 
@@ -191,6 +192,28 @@ def test_configuration_that_lacks_something_says_what_to_do(
     assert ran.code == Exit.CONFIG
     assert sign in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sign"),
+    [
+        (
+            ["worker", "--broker-url", "redis://localhost:1", "--parent", "1"],
+            "`seawall worker` has no service to serve",
+        ),
+        (["up", "touches", "--seconds", "0"], "no service is declared"),
+    ],
+    ids=["worker", "up"],
+)
+def test_the_webhook_of_alerts_is_no_service_to_serve(
+    seawall_command: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sign: str
+) -> None:
+    (folder / "touches.py").write_text("from seawall import runtime\nruntime.current()\n")
+    monkeypatch.setenv("SEAWALL_ALERTS_WEBHOOK", "http://127.0.0.1:9/hook")
+    with no_services():
+        ran = seawall_command(*words)
+    assert ran.code == Exit.CONFIG
+    assert sign in ran.err
 
 
 def test_every_wrong_setting_is_listed_at_once(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seawall.supervisor.alert_words import Alert, as_json
-from seawall.supervisor.alerting import DEAD_WINDOW, KINDS, Rules, Sight, State, Transition, judge
+from seawall.supervisor.alerting import DEAD_WINDOW, Rules, Sight, State, Transition, judge
 
 T0 = 1_700_000_000.0
 SETTLE = 10.0
@@ -331,7 +331,9 @@ def test_a_queue_has_an_alert_for_each_time_it_was_fine_and_then_was_not(depths:
     assert kinds(world.told) == ["queue_depth"] * expected
 
 
-def test_kinds_of_settings_and_of_the_core_are_the_same() -> None:
-    from seawall.alert_settings import ALERT_KINDS
-
-    assert ALERT_KINDS == KINDS
+def test_the_age_of_a_paused_services_queue_is_no_news() -> None:
+    world = ready()
+    world.service("chroma", paused=True, oldest=500.0, waiting=150)
+    assert kinds(world.round()) == ["queue_depth"]
+    world.service("chroma", paused=False)
+    assert kinds(world.round()) == ["queue_age"]
