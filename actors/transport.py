@@ -90,6 +90,7 @@ class Transport:
         else:
             if self.service.target is not None:
                 response.url, response.history = self._base + call.target, []
+                response.headers.pop("location", None)
             return response
         try:
             raise failure
@@ -160,7 +161,7 @@ class Transport:
                 response.request.method,
                 path_only(call.target),
                 response.status_code,
-                path_only(response.headers["location"]),
+                path_only(response.headers["location"]) if self.service.target is None else "which is not told",
             )
         return following
 

@@ -34,7 +34,7 @@ from seawall.supervisor.breaker import ForceClose, ForceOpen, Record
 from seawall.supervisor.breaker import State as BreakerState
 from seawall.supervisor.redis_store import RedisStore
 from seawall.supervisor.view import BreakerView
-from tests.support import CountingService, PrivateRedis, wait_until
+from tests.support import Answer, CountingService, PrivateRedis, wait_until
 from tests.support.house import RemoteHouse, caller, no_services
 
 HOOK = "/hook"
@@ -209,11 +209,15 @@ def test_the_webhooks_path_is_the_workers_secret(
         handle = send(house.settings, alert, rounds=1, keep_result=60.0)
         answer: requests.Response = handle.result(20.0)
         hook.wait_for(1, path=HOOK)
+        hook.script(HOOK, Answer(308, headers={"Location": f"https://127.0.0.9{HOOK}"}))
+        moved: requests.Response = send(house.settings, replace(alert, id="c"), rounds=1, keep_result=60.0).result(20.0)
         hook.stop()
         lost = send(house.settings, replace(alert, id="b"), rounds=1, keep_result=60.0)
         with pytest.raises(CallFailed) as caught:
             lost.result(20.0)
     assert answer.url == hook.url + PLACEHOLDER
+    assert (moved.status_code, HOOK in str(moved.headers)) == (308, False)
+    assert "redirect to another origin, which is not told: not followed" in caplog.text
     assert HOOK not in str(caught.value) + caplog.text
 
 
