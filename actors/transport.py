@@ -16,6 +16,7 @@ from typing import Any
 import requests
 from requests.models import REDIRECT_STATI
 
+from seawall.actors.answer import Answer
 from seawall.actors.deadline import until
 from seawall.actors.failures import WIRE_ERRORS, died_unanswered, mark_sent, translated
 from seawall.actors.lines import Lines
@@ -90,7 +91,7 @@ class Transport:
         else:
             if self.service.target is not None:
                 response.url, response.history = self._base + call.target, []
-                response.headers.pop("location", None)
+                _forget_location(response)
             return response
         try:
             raise failure
@@ -231,3 +232,11 @@ def _user_agent() -> str:
         return f"seawall/{metadata.version('seawall')}"
     except metadata.PackageNotFoundError:
         return "seawall"
+
+
+def _forget_location(response: requests.Response) -> None:
+    """Where it wanted to lead may hold what only this process shall know."""
+    if isinstance(response, Answer):
+        response.fields = tuple(field for field in response.fields if field[0].lower() != "location")
+    for headers in (response.headers, getattr(response.raw, "headers", {})):
+        headers.pop("location", None)
