@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Headline", "Judged", "count", "headline", "judge", "latency", "length", "rate", "share"]
+__all__ = ["Headline", "Judged", "count", "first_up", "headline", "judge", "latency", "length", "rate", "share"]
 
 #: Part of the last minute's calls that failed, from which a service with a closed breaker is worth a look, and how many
 #: of them there must be: one failed call of two is no news.
@@ -57,7 +57,7 @@ def judge(service: Service) -> Judged:
         return Judged("trial", "Half-open", text, says, f"{name} is being tried")
     if service["queued"] and not service["workers"]:
         text = f"{count(service['queued'], 'call')} wait, and no worker serves them"
-        return Judged("down", "No worker", text, f"{_first_up(text)}.", f"{name} has no worker")
+        return Judged("down", "No worker", text, f"{first_up(text)}.", f"{name} has no worker")
     if service.get("paused"):
         text = f"paused by hand; {_waiting(service)[:-1].lower()}"
         return Judged("paused", "Paused", text, f"{_waiting(service)}", f"{name} is paused by hand")
@@ -82,16 +82,16 @@ def _closed(name: str, service: Service) -> Judged:
     if failures:
         text = f"{failures:,} of {service['failure_threshold']:,} failures in a row{_why(service)}"
         if failures * 2 >= service["failure_threshold"]:
-            return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+            return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is failing")
         return Judged("ok", "Closed", text)
     if failing >= WORRYING_SHARE and failed >= WORRYING_FAILURES:
         text = f"{share(failing)} of the last minute's calls failed{_why(service)}"
-        return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+        return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is failing")
     if service["queued"] and service["oldest_waiting"] >= WORRYING_AGE:
         text = (
             f"behind: the oldest of {count(service['queued'], 'call')} has waited {length(service['oldest_waiting'])}"
         )
-        return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is behind")
+        return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is behind")
     return Judged("ok", "Closed", "healthy")
 
 
@@ -152,7 +152,7 @@ def _last_error(service: Service) -> str:
     return f" Last error: {service['last_error']}." if service["last_error"] else ""
 
 
-def _first_up(text: str) -> str:
+def first_up(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

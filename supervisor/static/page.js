@@ -84,7 +84,7 @@
     if (root.classList.contains("silent")) showLettersSoon();
     root.classList.remove("silent");
     byId("lost").hidden = true;
-    contact("live");
+    contact(root.classList.contains("away") ? "broker away" : "live");
   }
   function contact(word) {
     const shown = byId("contact").querySelector("span:last-child");
