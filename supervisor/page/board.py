@@ -99,7 +99,9 @@ class Board:
     async def letters(self, wanted: Wanted) -> tuple[Letters, bool]:
         """The oldest LETTERS of them, and whether there are more; at most a second old. Raises as the desk does."""
         found = await self._letters.get(wanted)
-        return found[:LETTERS], len(found) > LETTERS
+        if len(found) > LETTERS:  # they come service by service
+            return found[:LETTERS], True
+        return sorted(found, key=lambda letter: float(letter["died_at"])), False
 
     async def follow(self, last_id: str = "") -> AsyncGenerator[bytes]:
         """Messages for one client that has seen `last_id`, until it goes or the process ends."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from seawall.supervisor.page import words
 from seawall.supervisor.page.replays import Replay
@@ -48,9 +49,19 @@ def clock(seconds: float, form: str = "clock") -> Markup:
     )
 
 
+def code(text: str) -> Markup:
+    """What stands between backticks, as code.
+
+    >>> code("Start `seawall worker`, <now>.")
+    Markup('Start <code>seawall worker</code>, &lt;now&gt;.')
+    """
+    parts = enumerate(re.split(r"`([^`]+)`", text))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in parts)
+
+
 _templates.globals.update(clock=clock, letter_buttons=letter_buttons)
 _templates.filters.update(
-    length_of=words.length, count=words.count, rate=words.rate, share=words.share, latency=words.latency
+    code=code, length_of=words.length, count=words.count, rate=words.rate, share=words.share, latency=words.latency
 )
 
 

@@ -24,6 +24,7 @@ class FakeDesk:
         self.services = {key: WELL | {"key": key, "service": key.title(), "running": 0} for key in ("billing", "mail")}
         self.looks = self.counted = self.read = 0
         self.away = False
+        self.dead = 1000
         self.now = 1000.0
         self.known: dict[str, Any] = {}
         self.gate = threading.Event()
@@ -63,7 +64,7 @@ class FakeDesk:
 
     def letters(self, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
         self.read += 1
-        return [{"id": str(number)} for number in range(limit)]
+        return [{"id": str(number), "died_at": -number} for number in range(min(limit, self.dead))]
 
     def replay(self, wanted: Wanted, rate: float, progress: Progress, stopped: Callable[[float], bool]) -> None:
         progress.total, progress.queued = 2, 1
@@ -245,5 +246,13 @@ def test_a_page_that_nobody_has_opened_yet_shows_what_others_read(monkeypatch: p
         shown = await board.shown()
         assert "No contact with the broker" in shown.parts["headline"]
         assert list(shown.order) == ["service-billing", "service-mail"]
+
+    played(scene, monkeypatch)
+
+
+def test_dead_letters_that_are_all_shown_have_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(board: Board, desk: FakeDesk) -> None:
+        desk.dead = 3
+        assert [letter["id"] for letter in (await board.letters(Wanted()))[0]] == ["2", "1", "0"]
 
     played(scene, monkeypatch)
