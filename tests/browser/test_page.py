@@ -99,7 +99,7 @@ def test_everything_can_be_done_by_keyboard(page: Page, house: House) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     _tab_to(page, "Pause")
     page.keyboard.press("Enter")
-    expect(page.locator("#service-billing")).to_contain_text("paused by hand")
+    expect(page.locator("#service-billing")).to_contain_text("Paused by hand")
     _tab_to(page, "Resume the background calls of Billing")
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
