@@ -12,8 +12,8 @@ from seawall.cli.dead_letters import Filter, chosen, letters
 from seawall.cli.dead_rows import letter_details, letter_row, replay_letter
 from seawall.cli.pacing import Pace
 from seawall.cli.replaying import send_again
-from seawall.exposition import exposition
-from seawall.fleet import read_fleet
+from seawall.exposition import exposition_of
+from seawall.fleet import Fleet, read_fleet
 from seawall.runtime import Runtime, registry
 from seawall.supervisor.breaker import Event, ForceClose, ForceOpen, Reset
 from seawall.supervisor.page.desk import Progress, Wanted
@@ -31,13 +31,18 @@ class FleetDesk:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._views: dict[str, BreakerView] = {}
+        self._latest: Fleet | None = None
 
     def fleet(self) -> dict[str, Any]:
-        return read_fleet(self._runtime, registry).as_json()
+        return self._read().as_json()
 
     def fleet_and_outages(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        found = read_fleet(self._runtime, registry)
+        found = self._read()
         return found.as_json(), found.outages
+
+    def latest(self) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        found = self._latest
+        return (found.as_json(), found.outages) if found is not None else None
 
     def history(self) -> dict[str, Any]:
         return observing.read_history(self._runtime)
@@ -49,7 +54,7 @@ class FleetDesk:
         return observing.read_actions(self._runtime)
 
     def exposition(self) -> str:
-        return exposition(self._runtime, registry)
+        return exposition_of(self._read())
 
     def note(self, who: str, what: str, service: str, detail: str) -> None:
         observing.note_action(self._runtime, who, what, service, detail)
@@ -92,6 +97,10 @@ class FleetDesk:
     def purge(self, wanted: Wanted) -> int:
         found = chosen(self._runtime.engine.queue, _filter(wanted), wanted.ids)
         return sum(self._runtime.engine.queue.purge(letter.queue, letter.id) for letter in found)
+
+    def _read(self) -> Fleet:
+        found = self._latest = read_fleet(self._runtime, registry)
+        return found
 
     def _shown(self, letter: DeadLetter) -> dict[str, Any]:
         return letter_row(letter) | letter_details(letter, self._runtime)

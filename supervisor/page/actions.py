@@ -106,7 +106,7 @@ def _told() -> Iterator[None]:
 async def _note(desk: Desk, request: Request, what: str, service: str, detail: str = "") -> None:
     """What was done is done: that it could not be noted is only logged."""
     who = _who(request)
-    logger.info("%s: %s %s %s", who, what, service, detail)
+    logger.info("%s: %s", who, " ".join(part for part in (what, service, detail) if part))
     with contextlib.suppress(BrokerUnavailable, ResponseError):
         await run_in_threadpool(desk.note, who, what, service, detail)
 

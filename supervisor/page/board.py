@@ -17,7 +17,7 @@ from seawall.supervisor.page.desk import Desk, Wanted
 from seawall.supervisor.page.lately import Lately
 from seawall.supervisor.page.render import Shown, render_away, render_parts
 from seawall.supervisor.page.replays import Replays
-from seawall.supervisor.page.scene import Scene, read_scene
+from seawall.supervisor.page.scene import Scene, last_scene, read_scene
 
 __all__ = ["LOOK_SECONDS", "Board", "Letters"]
 
@@ -99,7 +99,9 @@ class Board:
     async def letters(self, wanted: Wanted) -> tuple[Letters, bool]:
         """The oldest LETTERS of them, and whether there are more; at most a second old. Raises as the desk does."""
         found = await self._letters.get(wanted)
-        return found[:LETTERS], len(found) > LETTERS
+        if len(found) > LETTERS:  # they come service by service
+            return found[:LETTERS], True
+        return sorted(found, key=lambda letter: float(letter["died_at"])), False
 
     async def follow(self, last_id: str = "") -> AsyncGenerator[bytes]:
         """Messages for one client that has seen `last_id`, until it goes or the process ends."""
@@ -150,7 +152,7 @@ class Board:
             scene = read_scene(self._desk, self._scene)
             shown = render_parts(scene, self.replays.latest)
         except BrokerUnavailable as error:
-            return render_away(self._shown, str(error), self._seen_at)
+            return self._see_last(str(error))
         except Exception as error:
             if not self._is_broken:
                 logger.exception("the page cannot be made")
@@ -158,6 +160,13 @@ class Board:
             return render_away(self._shown, f"The page cannot be made ({type(error).__name__})", self._seen_at)
         self._scene, self._seen_at, self._is_broken = scene, scene.at, False
         return shown
+
+    def _see_last(self, why: str) -> Shown:
+        scene = self._scene = last_scene(self._desk, self._scene)
+        if scene is None:
+            return render_away(None, why, 0.0)
+        self._seen_at = scene.at
+        return render_away(render_parts(scene, self.replays.latest, away=True), why, scene.at)
 
     def _publish(self, shown: Shown) -> None:
         before = self._shown

@@ -63,6 +63,10 @@ class Desk(Protocol):
         """Both, from one look; outages have the newest first."""
         ...
 
+    def latest(self) -> tuple[dict[str, Any], Sequence[Mapping[str, Any]]] | None:
+        """Both as they were last read, for whomever: page, metrics, status or health. Asks nobody."""
+        ...
+
     def history(self) -> Mapping[str, Any]:
         """By service `step` in seconds and, step by step, `at`, `calls` and `failed`, for up to one hour."""
         ...

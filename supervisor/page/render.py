@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from seawall.supervisor.page import words
 from seawall.supervisor.page.replays import Replay
@@ -48,9 +49,19 @@ def clock(seconds: float, form: str = "clock") -> Markup:
     )
 
 
+def code(text: str) -> Markup:
+    """What stands between backticks, as code.
+
+    >>> code("Start `seawall worker`, <now>.")
+    Markup('Start <code>seawall worker</code>, &lt;now&gt;.')
+    """
+    parts = enumerate(re.split(r"`([^`]+)`", text))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in parts)
+
+
 _templates.globals.update(clock=clock, letter_buttons=letter_buttons)
 _templates.filters.update(
-    length_of=words.length, count=words.count, rate=words.rate, share=words.share, latency=words.latency
+    code=code, length_of=words.length, count=words.count, rate=words.rate, share=words.share, latency=words.latency
 )
 
 
@@ -58,15 +69,15 @@ def render_template(name: str, /, **values: Any) -> str:
     return _templates.get_template(name).render(values)
 
 
-def render_parts(scene: Scene, replay: Replay | None) -> Shown:
-    """Everything that changes. Each part's key is its element's id."""
+def render_parts(scene: Scene, replay: Replay | None, *, away: bool = False) -> Shown:
+    """Everything that changes. Each part's key is its element's id. `away`: it is what was last known."""
     found = rows(scene)
     parts = {f"service-{row.key}": render_template("service.html", row=row) for row in found}
     dead = {row.key: service["dead"] for row in found if (service := scene.fleet["services"][row.key])["dead"]}
     parts |= {
         "headline": _headline(headline(scene.fleet), scene.at),
         "replay": render_template("replay.html", replay=_recent(replay, scene.at)),
-        "dead": render_template("dead.html", dead=dead, names={row.key: row.name for row in found}),
+        "dead": render_template("dead.html", dead=dead, names={row.key: row.name for row in found}, away=away),
         "fleet": render_template("fleet.html", fleet=scene.fleet),
         "schedules": render_template("schedules.html", schedules=scene.fleet.get("schedules", ()), now=scene.at),
         "audit": render_template("audit.html", actions=scene.actions),
@@ -75,9 +86,9 @@ def render_parts(scene: Scene, replay: Replay | None) -> Shown:
 
 
 def render_away(before: Shown | None, why: str, since: float) -> Shown:
-    """What was last known, under a headline that says so. `since` is the local time of the last look, 0 if none."""
+    """What was last known, under a headline that says so. `since` is when it was read, by the broker's clock; 0: never."""
     title = "No contact with the broker"
-    text = f"{why}. What you see is from before; calls and workers go on as far as they can."
+    text = f"{words.first_up(why)}. What you see is from before; calls and workers go on as far as they can."
     lost = _headline(Headline("unknown", title, text), since, away=True)
     parts = dict(before.parts) if before else dict.fromkeys(("replay", "dead", "fleet", "schedules", "audit"), "")
     return Shown(parts | {"headline": lost}, before.order if before else ())

@@ -99,7 +99,9 @@ async def _letters(board: Board, wanted: Wanted) -> tuple[Letters, bool, str]:
     """Those to show, whether there are more, and why there are none."""
     try:
         return *await board.letters(wanted), ""
-    except (BrokerUnavailable, ConfigurationError) as error:
+    except BrokerUnavailable:
+        return [], False, "The list cannot be read while the broker is away."
+    except ConfigurationError as error:
         return [], False, str(error)
     except ResponseError as error:
         return [], False, f"the broker refused a command: {told(error)}"

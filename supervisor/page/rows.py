@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from seawall.supervisor.page.charts import meter, sparkline, strip, timeline
 from seawall.supervisor.page.scene import Scene
-from seawall.supervisor.page.words import WORRYING_SHARE, Judged, count, judge, latency, length, rate, share
+from seawall.supervisor.page.words import UNBROKEN, Judged, count, is_worrying, judge, latency, length, rate, share
 
 __all__ = ["Button", "Figure", "Row", "letter_buttons", "rows"]
 
@@ -98,7 +98,7 @@ def _traffic(scene: Scene, key: str, service: Mapping[str, Any]) -> list[Figure]
             "errors",
             share(failing) if failing is not None else UNKNOWN,
             chart=sparkline(shares, "errors", share_label, top=0.25),
-            alarming=bool(failing and failing >= WORRYING_SHARE),
+            alarming=is_worrying(service),
         ),
     ]
 
@@ -136,6 +136,7 @@ def _recovery(service: Mapping[str, Any], outages: int) -> str:
         parts.append(f"last outage {length(last['seconds'])}")
     if mttr is not None:
         parts.append(f"MTTR {length(mttr)}")
+    parts = [part.replace(" ", UNBROKEN) for part in parts]  # a line breaks between them only
     return ", ".join(parts) if parts else ("" if outages else "no outage on record")
 
 

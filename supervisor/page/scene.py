@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seawall.supervisor.page.desk import Desk
 
-__all__ = ["Scene", "read_scene"]
+__all__ = ["Scene", "last_scene", "read_scene"]
 
 #: Seconds between two looks at what is noted each ten seconds only.
 HISTORY_SECONDS = 5.0
@@ -42,3 +42,14 @@ def read_scene(desk: Desk, before: Scene | None) -> Scene:
     else:
         history, history_at = desk.history(), at
     return Scene(at, fleet, history, desk.transitions(), outages, desk.actions(), history_at)
+
+
+def last_scene(desk: Desk, before: Scene | None) -> Scene | None:
+    """What was last known, by whoever read the fleet last; its lists are those of the page's own last look."""
+    if (latest := desk.latest()) is None:
+        return before
+    fleet, outages = latest
+    at = float(fleet["as_of"])
+    if before is None:
+        return Scene(at, fleet, outages=outages)
+    return replace(before, at=at, fleet=fleet, outages=outages) if at > before.at else before

@@ -6,13 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Headline", "Judged", "count", "headline", "judge", "latency", "length", "rate", "share"]
+__all__ = [
+    "Headline",
+    "Judged",
+    "count",
+    "first_up",
+    "headline",
+    "is_worrying",
+    "judge",
+    "latency",
+    "length",
+    "rate",
+    "share",
+]
 
 #: Part of the last minute's calls that failed, from which a service with a closed breaker is worth a look, and how many
 #: of them there must be: one failed call of two is no news.
 WORRYING_SHARE, WORRYING_FAILURES = 0.05, 3
 #: Seconds that a call may wait for a worker before that is worth a look.
 WORRYING_AGE = 60.0
+#: What a missing worker means for who calls.
+NO_WORKER = "Whoever waits for an answer gets NoWorker, background calls wait."
+#: The webhook of alerts, which is no service of the application.
+ALERTS_KEY = "seawall-alerts"
 
 #: A space at which no line breaks.
 UNBROKEN = "\u00a0"
@@ -57,9 +73,13 @@ def judge(service: Service) -> Judged:
         return Judged("trial", "Half-open", text, says, f"{name} is being tried")
     if service["queued"] and not service["workers"]:
         text = f"{count(service['queued'], 'call')} wait, and no worker serves them"
-        return Judged("down", "No worker", text, f"{_first_up(text)}.", f"{name} has no worker")
+        return Judged("down", "No worker", text, f"{first_up(text)}.", f"{name} has no worker")
+    if not service["workers"]:
+        text = "no worker serves it" + (", and it is paused by hand" if service.get("paused") else "")
+        says = f"{first_up(text)}. {NO_WORKER} Start `seawall worker` with its module."
+        return Judged("warn", "No worker", text, says, f"{name} has no worker")
     if service.get("paused"):
-        text = f"paused by hand; {_waiting(service)[:-1].lower()}"
+        text = f"by hand; {_waiting(service)[:-1].lower()}"
         return Judged("paused", "Paused", text, f"{_waiting(service)}", f"{name} is paused by hand")
     return _closed(name, service)
 
@@ -78,21 +98,32 @@ def _open(name: str, service: Service) -> Judged:
 
 def _closed(name: str, service: Service) -> Judged:
     failures, failing = service["consecutive_failures"], service.get("error_share") or 0.0
-    failed = failing * 60 * (service.get("rate") or 0.0)
     if failures:
         text = f"{failures:,} of {service['failure_threshold']:,} failures in a row{_why(service)}"
         if failures * 2 >= service["failure_threshold"]:
-            return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+            return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is failing")
         return Judged("ok", "Closed", text)
-    if failing >= WORRYING_SHARE and failed >= WORRYING_FAILURES:
+    if is_worrying(service):
         text = f"{share(failing)} of the last minute's calls failed{_why(service)}"
-        return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is failing")
+        return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is failing")
     if service["queued"] and service["oldest_waiting"] >= WORRYING_AGE:
         text = (
             f"behind: the oldest of {count(service['queued'], 'call')} has waited {length(service['oldest_waiting'])}"
         )
-        return Judged("warn", "Closed", text, f"{_first_up(text)}.", f"{name} is behind")
+        return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is behind")
+    if failing >= WORRYING_SHARE:
+        calls = max(1, round(60 * (service.get("rate") or 0.0)))
+        return Judged("ok", "Closed", f"{max(1, _failed(service))} of {count(calls, 'call')} failed in the last minute")
     return Judged("ok", "Closed", "healthy")
+
+
+def is_worrying(service: Service) -> bool:
+    """Whether so many of the last minute's calls failed that it is worth a look."""
+    return (service.get("error_share") or 0.0) >= WORRYING_SHARE and _failed(service) >= WORRYING_FAILURES
+
+
+def _failed(service: Service) -> int:
+    return round((service.get("error_share") or 0.0) * 60 * (service.get("rate") or 0.0))
 
 
 def headline(fleet: Mapping[str, Any]) -> Headline:
@@ -103,6 +134,8 @@ def headline(fleet: Mapping[str, Any]) -> Headline:
     """
     judged = [judge(service) for service in fleet["services"].values()]
     sick = sorted((one for one in judged if one.level != "ok"), key=lambda one: one.rank)
+    if not fleet["workers"]:  # said once, for all of them
+        sick = [one for one in sick if (one.level, one.word) != ("warn", "No worker")]
     lacks = _lacking(fleet)
     troubles = [*[one for one in lacks if one.level == "down"], *sick, *[one for one in lacks if one.level != "down"]]
     if not troubles:
@@ -119,7 +152,7 @@ def headline(fleet: Mapping[str, Any]) -> Headline:
 def _lacking(fleet: Mapping[str, Any]) -> list[Judged]:
     found = []
     if fleet["services"] and not fleet["workers"]:
-        says = "Calls are accepted and wait. Start `seawall worker`."
+        says = f"{NO_WORKER} Start `seawall worker`."
         found.append(Judged("down", "", "", says, "No worker runs"))
     if not fleet["leader"]:
         says = "Schedules do not run, and trials wait for callers. Start `seawall supervisor`."
@@ -128,7 +161,7 @@ def _lacking(fleet: Mapping[str, Any]) -> list[Judged]:
 
 
 def _healthy(fleet: Mapping[str, Any]) -> Headline:
-    services = fleet["services"].values()
+    services = [service for key, service in fleet["services"].items() if key != ALERTS_KEY]
     if not services:
         return Headline("ok", "No service is known yet", "A service appears when a worker serves it.")
     title = f"All {len(services)} services are healthy" if len(services) > 1 else "The only service is healthy"
@@ -152,7 +185,7 @@ def _last_error(service: Service) -> str:
     return f" Last error: {service['last_error']}." if service["last_error"] else ""
 
 
-def _first_up(text: str) -> str:
+def first_up(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

@@ -7,8 +7,8 @@
 
   // --- Times: the server writes UTC, the browser knows its own zone.
   const forms = {
-    clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" }),
-    day: new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" }),
+    clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }),
+    day: new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }),
   };
   const clock = (at) => forms.clock.format(at);
   function localize(within) {
@@ -84,7 +84,7 @@
     if (root.classList.contains("silent")) showLettersSoon();
     root.classList.remove("silent");
     byId("lost").hidden = true;
-    contact("live");
+    contact(root.classList.contains("away") ? "broker away" : "live");
   }
   function contact(word) {
     const shown = byId("contact").querySelector("span:last-child");

@@ -99,7 +99,7 @@ def test_everything_can_be_done_by_keyboard(page: Page, house: House) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     _tab_to(page, "Pause")
     page.keyboard.press("Enter")
-    expect(page.locator("#service-billing")).to_contain_text("paused by hand")
+    expect(page.locator("#service-billing")).to_contain_text("Paused by hand")
     _tab_to(page, "Resume the background calls of Billing")
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
@@ -198,6 +198,8 @@ def test_a_broker_that_is_away_is_said_and_its_return_too(page: Page, house: Hou
     try:
         expect(page.locator("#headline h1")).to_have_text("No contact with the broker")
         expect(page.locator("#headline")).to_contain_text("Last contact")
+        expect(page.locator("#contact")).to_have_text("broker away")
+        expect(page.locator("#contact .dot")).to_have_css("background-color", "rgba(0, 0, 0, 0)")
         assert_accessible(page)
     finally:
         house.broker.restart()

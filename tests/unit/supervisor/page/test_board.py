@@ -24,6 +24,9 @@ class FakeDesk:
         self.services = {key: WELL | {"key": key, "service": key.title(), "running": 0} for key in ("billing", "mail")}
         self.looks = self.counted = self.read = 0
         self.away = False
+        self.dead = 1000
+        self.now = 1000.0
+        self.known: dict[str, Any] = {}
         self.gate = threading.Event()
         self.gate.set()
 
@@ -34,10 +37,14 @@ class FakeDesk:
             raise BrokerUnavailable("the broker cannot be reached")
         worker = {"host": "h", "pid": 1, "busy": 0, "slots": 8, "services": {}, "started_at": 0.0}
         services = {key: dict(service) for key, service in self.services.items()}
-        return {"services": services, "workers": [worker], "supervisors": [], "leader": "a", "as_of": 1000.0}
+        self.known = {"services": services, "workers": [worker], "supervisors": [], "leader": "a", "as_of": self.now}
+        return self.known
 
     def fleet_and_outages(self) -> tuple[dict[str, Any], list[Any]]:
         return self.fleet(), []
+
+    def latest(self) -> tuple[dict[str, Any], list[Any]] | None:
+        return (self.known, []) if self.known else None
 
     def history(self) -> dict[str, Any]:
         return {}
@@ -57,7 +64,7 @@ class FakeDesk:
 
     def letters(self, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
         self.read += 1
-        return [{"id": str(number)} for number in range(limit)]
+        return [{"id": str(number), "died_at": -number} for number in range(min(limit, self.dead))]
 
     def replay(self, wanted: Wanted, rate: float, progress: Progress, stopped: Callable[[float], bool]) -> None:
         progress.total, progress.queued = 2, 1
@@ -146,7 +153,7 @@ def test_a_broker_that_is_away_is_a_headline_over_the_last_numbers(monkeypatch: 
         await message(stream)
         desk.away = True
         lost = await message(stream)
-        assert set(lost["parts"]) == {"headline"}
+        assert set(lost["parts"]) == {"headline", "dead"}
         assert "No contact with the broker" in lost["parts"]["headline"]
         desk.away = False
         assert "healthy" in (await message(stream))["parts"]["headline"]
@@ -210,5 +217,42 @@ def test_closing_ends_every_stream_and_the_replay(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.005)
         assert (latest.stopped, latest.progress.done) == (True, 1)
         assert not board.replays.start(Wanted(), "Ada")  # it would outlive the process's end
+
+    played(scene, monkeypatch)
+
+
+def test_what_was_last_known_is_what_anybody_read_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(board: Board, desk: FakeDesk) -> None:
+        assert "Billing</h3>" in (await board.shown()).parts["service-billing"]
+        desk.services["mail"]["state"] = "half_open"
+        desk.now = 1025.0
+        desk.fleet()  # a health check, say
+        desk.away = True
+        board.poke()
+        await asyncio.sleep(0)
+        shown = await board.shown()
+        assert "Half-open" in shown.parts["service-mail"]
+        assert 'Last contact: <time datetime="1970-01-01T00:17:05Z"' in shown.parts["headline"]
+        assert "The broker cannot be reached." in shown.parts["headline"]
+        assert "None was known at the last contact" in shown.parts["dead"]
+
+    played(scene, monkeypatch)
+
+
+def test_a_page_that_nobody_has_opened_yet_shows_what_others_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(board: Board, desk: FakeDesk) -> None:
+        desk.fleet()
+        desk.away = True
+        shown = await board.shown()
+        assert "No contact with the broker" in shown.parts["headline"]
+        assert list(shown.order) == ["service-billing", "service-mail"]
+
+    played(scene, monkeypatch)
+
+
+def test_dead_letters_that_are_all_shown_have_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(board: Board, desk: FakeDesk) -> None:
+        desk.dead = 3
+        assert [letter["id"] for letter in (await board.letters(Wanted()))[0]] == ["2", "1", "0"]
 
     played(scene, monkeypatch)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from seawall.supervisor.page.words import UNBROKEN, Headline, headline, judge
+from seawall import alert_hook
+from seawall.supervisor.page.words import ALERTS_KEY, UNBROKEN, Headline, headline, judge
 
 WELL: dict[str, Any] = {
     "service": "Billing",
@@ -81,7 +82,10 @@ def test_no_worker_at_all_is_worse_than_a_sick_service() -> None:
         ({"consecutive_failures": 2, "last_error": "Timeout"}, "ok", "Closed", "2 of 5 failures in a row: Timeout"),
         ({"consecutive_failures": 3, "last_error": "Timeout"}, "warn", "Closed", "3 of 5 failures in a row: Timeout"),
         ({"error_share": 0.25}, "warn", "Closed", "25 % of the last minute's calls failed"),
-        ({"error_share": 0.5, "rate": 0.03}, "ok", "Closed", "healthy"),
+        ({"error_share": 0.5, "rate": 0.03}, "ok", "Closed", "1 of 2 calls failed in the last minute"),
+        ({"error_share": 0.6, "rate": 0.083}, "warn", "Closed", "60 % of the last minute's calls failed"),
+        ({"workers": 0}, "warn", "No worker", "no worker serves it"),
+        ({"workers": 0, "paused": True}, "warn", "No worker", "no worker serves it, and it is paused by hand"),
         ({"error_share": None}, "ok", "Closed", "healthy"),
         ({"queued": 2, "workers": 0}, "down", "No worker", "2 calls wait, and no worker serves them"),
         (
@@ -93,9 +97,25 @@ def test_no_worker_at_all_is_worse_than_a_sick_service() -> None:
         (OPEN, "down", "Open", "for 42 s, next trial in 18 s. Server error 503"),
         (OPEN | {"retry_after": 0.0}, "down", "Open", "for 42 s, a trial is due. Server error 503"),
         (OPEN | {"forced": True}, "down", "Open", "held open by hand for 42 s"),
-        ({"paused": True}, "paused", "Paused", "paused by hand; no call waits"),
+        ({"paused": True}, "paused", "Paused", "by hand; no call waits"),
     ],
 )
 def test_what_a_state_means(service: dict[str, Any], level: str, word: str, meaning: str) -> None:
     judged = judge(WELL | service)
     assert (judged.level, judged.word, judged.meaning.replace(UNBROKEN, " ")) == (level, word, meaning)
+
+
+def test_a_service_without_a_worker_is_a_warning_and_said_once_where_none_runs() -> None:
+    found = headline(fleet({}, {"workers": 0, "service": "Mail"}))
+    assert (found.level, found.title) == ("warn", "Mail has no worker")
+    assert "gets NoWorker, background calls wait" in found.text
+    none = headline(fleet({"workers": 0}, {"workers": 0}, workers=[]))
+    assert (none.title, none.more) == ("No worker runs", ())
+    assert "gets NoWorker, background calls wait" in none.text
+
+
+def test_the_webhook_of_alerts_is_none_of_the_services() -> None:
+    assert ALERTS_KEY == alert_hook.ALERTS_KEY
+    found = fleet({}, {})
+    found["services"][ALERTS_KEY] = WELL
+    assert headline(found).title == "All 2 services are healthy"
