@@ -15,9 +15,9 @@ from typing import Any
 from seawall import runtime as runtimes
 from seawall.broker_check import BrokerWatch
 from seawall.embedded import EmbeddedServer
-from seawall.errors import BrokerUnavailable, ConfigurationError
+from seawall.errors import ConfigurationError
 from seawall.logs import setup_logging
-from seawall.redis_link import RedisLink
+from seawall.redis_link import shown_url
 from seawall.runtime import Runtime
 from seawall.settings import Settings, load_settings
 
@@ -48,16 +48,21 @@ def boot(
     settings = load_settings(arguments)
     quiet = for_people and settings.sources["log_level"] != "argument"
     setup_logging(settings.log_format, "critical" if quiet else settings.log_level, process=name or process)
-    if for_people and settings.sources["broker_url"] == "default" and (url := url_of_up(settings.data_dir)):
+    looked = for_people and settings.sources["broker_url"] == "default"
+    url = url_of_up(settings.data_dir) if looked else ""
+    if url:
         settings = replace(settings, broker_url=url)
     if durable and settings.memory_mode:
+        nobody = f", and no `seawall up` runs in {_folder(settings.data_dir)}" if looked else ""
         raise ConfigurationError(
-            f"`seawall {process}` needs a broker that it shares with others: set SEAWALL_BROKER_URL, such as "
+            f"`seawall {process}` needs a broker that it shares with others{nobody}: set SEAWALL_BROKER_URL, such as "
             "redis://localhost:6379/0, or run everything with `seawall up`"
         )
     if watch is not None and name is None:
         watch.begin(settings)
     runtime = Runtime(settings)
+    if url and runtime.engine.link is not None:
+        runtime.engine.link.where = f"{shown_url(url)}, of the `seawall up` in {_folder(settings.data_dir)},"
     runtimes.replace(runtime)
     with importing or contextlib.nullcontext():
         import_modules(modules)
@@ -67,18 +72,21 @@ def boot(
 
 
 def url_of_up(data_dir: Path) -> str:
-    """The broker URL of the `seawall up` that keeps its data in this folder; empty when none runs."""
+    """The broker URL of the `seawall up` that keeps its data in this folder, whether it answers or hangs; empty when none
+    runs.
+    """
     if not (data_dir / "broker").is_dir():
         return ""
-    with contextlib.suppress(BrokerUnavailable, ConfigurationError):
-        url = EmbeddedServer(data_dir).url
-        link = RedisLink(url)
-        try:
-            link.command("PING")
-            return url
-        finally:
-            link.close()
+    with contextlib.suppress(ConfigurationError):
+        server = EmbeddedServer(data_dir)
+        return server.url if server.in_use else ""
     return ""
+
+
+def _folder(data_dir: Path) -> Path:
+    """Where people think that a `seawall up` runs: in the folder around its data, unless they have set another one."""
+    folder = data_dir.absolute()
+    return folder.parent if folder.name == ".seawall" else folder
 
 
 def import_modules(modules: Iterable[str]) -> None:

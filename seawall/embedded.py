@@ -27,7 +27,7 @@ from urllib.parse import quote
 from redis.exceptions import RedisError
 
 from seawall.errors import BrokerUnavailable, ConfigurationError
-from seawall.private_folder import FileLock, make_private, socket_path
+from seawall.private_folder import FileLock, is_held, make_private, socket_path
 from seawall.redis_link import RedisLink
 
 __all__ = ["STOP_TIMEOUT", "EmbeddedServer"]
@@ -40,6 +40,8 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 #: Seconds after which waiting for it is worth a line; a small one answers within a tenth of a second.
 SAY_AFTER = 3.0
+#: Seconds after which a folder that is taken is not only being looked at by a command, which takes a moment.
+LOOKED_AT = 0.1
 #: Seconds between two looks at a server that starts or a lock that is held.
 LOOK_EVERY = 0.01
 
@@ -88,6 +90,11 @@ class EmbeddedServer:
         """The server's process id; None before the start and after the stop."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a `seawall up`, or a server that outlived one, holds this folder; it need not answer."""
+        return any(is_held(self.folder / name) for name in ("up.lock", "server.lock"))
+
     def start(self) -> None:
         """Start the server and wait until it answers, its data loaded.
 
@@ -129,7 +136,7 @@ class EmbeddedServer:
 
     def _take_folder(self) -> FileLock:
         lock = FileLock(self.folder / "up.lock")
-        if not lock.acquire():
+        if not _wait(lock.acquire, LOOKED_AT):
             owner = lock.owner()
             lock.close()
             raise ConfigurationError(

@@ -99,6 +99,8 @@ class RedisLink:
     ) -> None:
         """`url` is redis://, rediss:// or unix://. Raises ConfigurationError if it cannot be understood."""
         self._url = url
+        self.where = shown_url(url)
+        """What errors call the server; without secrets."""
         self.answer_timeout = answer_timeout
         """Seconds that an answer may take before its connection is given up."""
         self._connection_class, from_url = read_url(url)
@@ -291,7 +293,7 @@ class RedisLink:
         try:
             return connection.read_response()
         except ResponseError as error:
-            return refused(error, shown_url(self._url)) or error
+            return refused(error, self.where) or error
 
     def _connected(self) -> Any:
         """The connection, opened anew when the server has closed it while it was idle."""
@@ -310,7 +312,7 @@ class RedisLink:
             connection.disconnect()
 
     def _unreachable(self, error: Exception, *, written: bool) -> BrokerUnavailable:
-        return broken_off(error, shown_url(self._url), written=written)
+        return broken_off(error, self.where, written=written)
 
 
 #: hiredis' own types allow for one argument only.

@@ -21,6 +21,7 @@ from seawall.errors import ConfigurationError
 from seawall.exits import Exit
 from seawall.kinds import nearest
 from seawall.runtime import registry
+from seawall.settings import Settings
 
 __all__ = ["call"]
 
@@ -62,7 +63,7 @@ def call(
     or the broker is away, the deadline has passed.
     """
     options = _options(data, json_text, headers, timeout, deadline)
-    boot(arguments, modules, process="call", durable=False, for_people=True)
+    settings, _ = boot(arguments, modules, process="call", durable=False, for_people=True)
     client = _client(service)
     started = time.monotonic()
     try:
@@ -72,12 +73,12 @@ def call(
     except requests.HTTPError as error:
         response = error.response
     except requests.RequestException as error:
+        _tell_where(settings)
         click.echo(f"seawall: {_named(error)}", err=True)
         if as_json:
             click.echo(json.dumps({"service": service, "error": type(error).__name__, "message": _named(error)}))
         return Exit.UNAVAILABLE
-    if ran_here():
-        click.echo("seawall: the broker is away; this process made the call itself", err=True)
+    _tell_where(settings)
     seconds = time.monotonic() - started
     if as_json:
         click.echo(json.dumps(_as_json(service, response, seconds)))
@@ -86,6 +87,14 @@ def call(
             _print_head(response, seconds)
         _print_body(response)
     return Exit.OK if response.status_code < 400 else Exit.FAILED
+
+
+def _tell_where(settings: Settings) -> None:
+    """That the call went past the queue, if it did."""
+    if settings.memory_mode:
+        click.echo("seawall: there is no broker; this process made the call itself, without the queue", err=True)
+    elif ran_here():
+        click.echo("seawall: the broker is away; this process made the call itself, without the queue", err=True)
 
 
 def _client(key: str) -> ResilientServiceClient:

@@ -46,12 +46,16 @@ def _lines(shown: dict[str, Any], now: float) -> Iterator[str]:
         yield f"request   {shown['method']} {shown['path']} at {request['origin']}, body of {request['body_bytes']} bytes"
         for name, value in request["headers"].items():
             yield f"          {name}: {value}"
-    yield f"attempts  {len(shown['attempts']) or 'none'}, in {shown['rounds']} failed round(s)"
+    yield f"attempts  {len(shown['attempts']) or 'none'}, in {shown['rounds']} failed round{'' if shown['rounds'] == 1 else 's'}"
     for attempt in shown["attempts"]:
-        yield f"          {_moment(attempt['at'], now)}: {attempt['outcome']}, after {attempt['took']:.3g} s"
+        yield f"          {_moment(attempt['at'], now)}: {attempt['outcome']}, after {_took(attempt['took'])}"
     if request is not None and (body := request.get("body", request.get("body_base64"))) is not None:
         yield f"body{'' if 'body' in request else ' in base64'}"
         yield body
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _moment(at: float, now: float) -> str:

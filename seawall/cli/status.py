@@ -137,10 +137,15 @@ def fleet_table(fleet: Fleet) -> Any:
         table.add_column(name)
     for name in (*_NUMBERS, "WORKERS"):
         table.add_column(name, justify="right")
-    for line in sorted(fleet.services, key=lambda line: (line.breaker["state"] == "closed", line.key)):
+    for line in sorted(fleet.services, key=lambda line: (_is_well(line), line.key)):
         state = line.breaker["state"]
         table.add_row(line.key, Text(state, _STYLES[state]), Text(_meaning(line)), *_figures(line))
     return table
+
+
+def _is_well(line: ServiceLine) -> bool:
+    """Nobody needs to look at it: its breaker is closed, it is not paused, and a worker serves it."""
+    return line.breaker["state"] == "closed" and not line.paused and bool(line.waited.workers)
 
 
 def _figures(line: ServiceLine) -> list[Any]:
@@ -156,16 +161,25 @@ def _meaning(line: ServiceLine) -> str:
     breaker = line.breaker
     why = f": {breaker['last_error']}" if breaker["last_error"] else ""
     if breaker["state"] == "closed":
+        if line.paused:
+            waits = f"{line.held:,} call{' waits' if line.held == 1 else 's wait'}"
+            return f"paused by hand, {waits}; `seawall resume {line.key}` lets it go on"
         failures = breaker["consecutive_failures"]
         if line.waiting and not line.waited.workers:
             return f"{line.waiting} call(s) wait, and no worker serves them"
+        if not line.waited.workers and not failures:
+            return "no worker serves it"
         return f"{failures} of {breaker['failure_threshold']} failures{why}" if failures else "healthy"
     if breaker["forced"]:
         return f"held open by hand; `seawall breaker close {line.key}` closes it"
     if breaker["state"] == "half_open":
         return "a trial is being made, or waits for the next call"
     since = max(0.0, breaker["as_of"] - (breaker["opened_at"] or breaker["as_of"]))
-    return f"for {duration(since)}, next trial in {duration(breaker['retry_after'])}{why}"
+    return f"for {duration(since)}, next trial {_soon(breaker['retry_after'])}{why}"
+
+
+def _soon(seconds: float) -> str:
+    return f"in {duration(seconds)}" if seconds >= 0.5 else "now"
 
 
 def _footer(fleet: Fleet, clock: str = "") -> Any:
