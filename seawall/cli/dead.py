@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import click
 
 from seawall.actors.service import service_of_queue
 from seawall.boot import boot
-from seawall.cli.dead_letters import Chosen, chosen, filter_options, find, letters, take_filter
+from seawall.cli.dead_letters import Chosen, check_known, chosen, exact, filter_options, find, letters, take_filter
 from seawall.cli.dead_rows import letter_details, letter_row, replay_letter
 from seawall.cli.dead_shown import described, with_body
 from seawall.cli.groups import Group
@@ -40,7 +40,13 @@ _COLUMNS = ("ID", "DIED", "SERVICE", "REASON", "REQUEST")
 def list_(as_json: bool, limit: int | None, **arguments: Any) -> None:
     """List dead letters, service by service, the oldest first: id, age, service, reason and request."""
     wanted = take_filter(arguments)
-    found = letters(_boot(arguments).engine.queue, wanted)
+    queue = _boot(arguments).engine.queue
+    found = letters(queue, wanted)
+    first = next(found, None)
+    if first is None:
+        check_known(queue, wanted)
+    else:
+        found = chain([first], found)
     rows = map(letter_row, islice(found, limit))
     if as_json:
         for row in rows:
@@ -88,7 +94,7 @@ def show(id: str, body: bool, as_json: bool, **arguments: Any) -> int:
 @filter_options
 @settings_options
 def replay(ids: tuple[str, ...], everything: bool, rate: float, as_json: bool, **arguments: Any) -> int:
-    """Queue dead letters again: those named, or all that match.
+    """Queue dead letters again: those named (the beginning of an ID will do), or all that match.
 
     They keep their ids and Idempotency-Keys, and start with their first attempt. Their time to expire begins anew.
 
@@ -114,7 +120,7 @@ def replay(ids: tuple[str, ...], everything: bool, rate: float, as_json: bool, *
 @filter_options
 @settings_options
 def purge(ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool, **arguments: Any) -> int:
-    """Forget dead letters for good: those named, or all that match."""
+    """Forget dead letters for good: those named (the beginning of an ID will do), or all that match."""
     runtime, found = _pick(arguments, ids, everything)
     if found and not yes:
         click.confirm(
@@ -148,8 +154,12 @@ def _pick(arguments: dict[str, Any], ids: tuple[str, ...], everything: bool) -> 
             "name IDs, or choose with --service, --reason or --all, or with --path, --older-than or --newer-than"
         )
     runtime = _boot(arguments)
-    found = chosen(runtime.engine.queue, wanted, ids)
-    for id in sorted(set(ids) - {letter.id for letter in found}):
+    queue = runtime.engine.queue
+    meant = exact(queue, ids)
+    found = chosen(queue, wanted, meant)
+    if not found:
+        check_known(queue, wanted)
+    for id in sorted(set(meant) - {letter.id for letter in found}):
         _tell_missing(id)
     return runtime, found
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar
 
 import click
+from click import Context, Parameter
+from click.shell_completion import CompletionItem
 
 from seawall.actors.queue_store import DeadLetter, QueueStore
 from seawall.actors.record import Malformed, TooNew, decode_call
@@ -16,15 +18,18 @@ from seawall.actors.redact import path_only
 from seawall.actors.service import service_of_queue
 from seawall.cli.completion import complete_service
 from seawall.cli.values import age, reads
+from seawall.errors import ConfigurationError
 from seawall.kinds import nearest
 from seawall.supervisor.page.desk import REASONS
 
-__all__ = ["Chosen", "Filter", "chosen", "filter_options", "find", "letters", "take_filter"]
+__all__ = ["Chosen", "Filter", "check_known", "chosen", "exact", "filter_options", "find", "letters", "take_filter"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Dead letters read from the broker at once, if they are small.
 PAGE = 100
+#: Characters of a call's id (a UUID); what is shorter is the beginning of one.
+ID_CHARACTERS = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,10 @@ class Chosen(NamedTuple):
     empty: bool
 
 
+def _complete_reason(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(reason) for reason in sorted(REASONS) if reason.startswith(incomplete)]
+
+
 def filter_options(command: Command) -> Command:
     """The options of a Filter; the command hands its keywords to `take_filter`."""
     for add in (
@@ -89,7 +98,12 @@ def filter_options(command: Command) -> Command:
         click.option(
             "--path", metavar="PATTERN", help="Only those whose path, without its query, matches: '/items/*'."
         ),
-        click.option("--reason", metavar="REASON", help="Only those with this reason."),
+        click.option(
+            "--reason",
+            metavar="REASON",
+            shell_complete=_complete_reason,
+            help=f"Only those with this reason: {', '.join(sorted(REASONS))}.",
+        ),
         click.option("--service", metavar="KEY", shell_complete=complete_service, help="Only those of this service."),
     ):
         command = add(command)
@@ -133,6 +147,29 @@ def find(store: QueueStore, id: str) -> DeadLetter | None:
         listed = ", ".join(letter.id for letter in begins[:3]) + (", ..." if len(begins) > 3 else "")
         raise click.UsageError(f"{len(begins)} dead letters begin with {id!r}: {listed}")
     return begins[0] if begins else None
+
+
+def exact(store: QueueStore, ids: Collection[str]) -> list[str]:
+    """These ids, beginnings of ids made whole where one letter alone begins so. Raises click's usage errors."""
+    whole = []
+    for id in ids:
+        letter = find(store, id) if len(id) < ID_CHARACTERS else None
+        whole.append(letter.id if letter is not None else id)
+    return whole
+
+
+def check_known(store: QueueStore, wanted: Filter) -> None:
+    """For a filter that nothing matches. Raises ConfigurationError where it names a service or a reason that nobody knows."""
+    known = sorted({service_of_queue(queue) for queue in store.queues()} - {""})
+    if wanted.service is not None and wanted.service not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigurationError(
+            f"no service {wanted.service!r} is known{nearest(wanted.service, known)} (known: {listed})"
+        )
+    if wanted.reason is not None and wanted.reason not in REASONS:
+        raise ConfigurationError(
+            f"no dead letter has the reason {wanted.reason!r} (known: {', '.join(sorted(REASONS))})"
+        )
 
 
 def chosen(store: QueueStore, wanted: Filter, ids: Collection[str] = ()) -> list[Chosen]:

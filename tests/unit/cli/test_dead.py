@@ -103,6 +103,27 @@ def test_list_ends_at_its_limit_and_says_so_beside_the_pipe(dead: Letters) -> No
     assert (len(whole.out.splitlines()), whole.err) == (4, "")
 
 
+@pytest.mark.parametrize("verb", ["list", "replay", "purge"])
+def test_what_nobody_knows_is_no_empty_list(dead: Letters, verb: str) -> None:
+    dead.bury("shop", "/1")
+    unknown = dead.run(verb, "--service", "shoop")
+    assert (unknown.code, unknown.out) == (Exit.CONFIG, "")
+    assert "no service 'shoop' is known; did you mean 'shop'? (known: shop)" in unknown.err
+    assert "has the reason 'bogus' (known: " in dead.run(verb, "--reason", "bogus").err
+    assert dead.run("list", "--reason", "expired") == Ran(Exit.OK, "no dead letters\n", "")
+
+
+@pytest.mark.parametrize(("verb", "said"), [("replay", "1 queued again\n"), ("purge", "1 forgotten\n")])
+def test_the_beginning_of_an_id_will_do(dead: Letters, verb: str, said: str) -> None:
+    bury(dead.engine.queue, "shop.background", {"abcdef-1": b"\x80", "abcxyz-2": b"\x80"}, reason="expired")
+    sure = ("--yes",) if verb == "purge" else ()
+    several = dead.run(verb, "abc", *sure)
+    assert (several.code, several.out) == (Exit.USAGE, "")
+    assert "2 dead letters begin with 'abc'" in several.err
+    assert dead.run(verb, "abcd", *sure) == Ran(Exit.OK, said, "")
+    assert dead.listed() == ["abcxyz-2"]
+
+
 def test_fields_of_a_letter_stay_as_they_are(dead: Letters) -> None:
     (id,) = dead.bury("shop", "/pay?card=4111", headers={"X-Api-Key": "k-12345", "X-Trace": "abc"})
     (row,) = map(json.loads, dead.run("list", "--json").out.splitlines())
