@@ -48,6 +48,16 @@ class Shop:
         line = json.loads(self.web.expect("listening on", timeout=START_SECONDS)[0])
         self.address = line["message"].rpartition(" ")[2]
 
+    def tidy(self) -> None:
+        """Everything runs, every breaker is closed, and nothing is left of earlier calls."""
+        if self.worker.popen.poll() is not None:
+            self.start()
+        for key in self.fleet.services:
+            if self.fleet.breaker(key).version:
+                assert self.run("breaker", "reset", key).code == Exit.OK
+        self.run("dead", "purge", "--all", "--yes")
+        self.service.forget()
+
     def run(self, *words: str, given: bytes = b"", **environ: str) -> Ran:
         return run(*words, folder=self.fleet.folder, environ=self.fleet.environ | environ, given=given)
 
@@ -63,8 +73,15 @@ class Shop:
         return self.run("call", *words, "--module", "services", given=given)
 
 
+@pytest.fixture
+def shop(open_shop: Shop) -> Shop:
+    """The module's, as it was at first, whatever the test before has done to it."""
+    open_shop.tidy()
+    return open_shop
+
+
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with (
         tempfile.TemporaryDirectory(prefix="seawall-test-") as data,
         CountingService() as service,
@@ -255,7 +272,6 @@ def test_check_finds_the_fleets_configuration_good(shop: Shop) -> None:
 
 
 def test_processes_stop_cleanly_on_sigterm(shop: Shop) -> None:
-    """The last test: it ends them."""
     programs = [shop.worker, shop.supervisor, shop.web]
     for program in programs:
         program.terminate()

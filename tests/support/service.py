@@ -133,6 +133,12 @@ class CountingService:
             raise AssertionError(f"{len(found)} of {count} requests arrived within {timeout} s: {found}")
         return found
 
+    def forget(self) -> None:
+        """Forget the requests and the scripts."""
+        with self._changed:
+            self._requests.clear()
+            self._scripts.clear()
+
     def script(self, path: str, *answers: Script, method: str = "*") -> None:
         """Answer a path (`*` for every other one) with these in turn; the last one repeats."""
         with self._changed:
