@@ -72,7 +72,7 @@ class Alerts:
         if news or before.is_watchful or self._clock() - self._look_at >= LOOK_SECONDS:
             state = judge(before, news, self._look(), self._rules, now)
             self._look_at = self._clock()
-        if state != before:
+        if state != before or not version:  # the very first look settles after which transition everything is told
             if not self._store.save(version, state):
                 return
             version += 1
