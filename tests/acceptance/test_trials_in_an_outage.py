@@ -31,8 +31,6 @@ HELD_TIMEOUT = 1.5
 LATE = 0.25 + 0.5
 #: What two clocks may differ by: an arrival is read after the trial was taken.
 TOLERANCE = 0.01
-#: Seconds that a trial which was taken may be on its way to the service.
-ON_ITS_WAY = 0.75
 #: Seconds within which whatever a dead worker held is under way again, as promised.
 RETURNED = 15.0
 #: Background calls that wait through the outage.
@@ -274,8 +272,9 @@ def test_who_dies_in_the_middle_of_a_trial_changes_nothing(stage: Stage, kind: s
     gaps, recovered = stage.result("killed")[kind]
     lease = HELD_TIMEOUT + 5
     tell(f"killed in the middle of a trial, {kind}", gaps, recovered)
-    # The lease begins when the trial is taken; on a busy machine its request arrives some time after that.
-    assert gaps[1] >= lease - ON_ITS_WAY, "the trial's lease was not waited for"
+    # The lease begins when the trial is taken, which is not before the interval's end; its request arrives later, much later
+    # if the worker to which it was handed died of another service's trial.
+    assert gaps[0] + gaps[1] >= RECOVERY + lease - TOLERANCE, "the trial's lease was not waited for"
     assert gaps[1] < lease + LATE + 2
     assert min(gaps) >= RECOVERY - TOLERANCE
     assert recovered < lease + RECOVERY + LATE + 2
