@@ -259,11 +259,6 @@ class MemoryQueue:
         kind = "waited" if queue.waited else "background"
         self._tallied[service_of_queue(queue.name), f"calls.{kind}.{outcome}"] += 1
 
-    def _add_counts(self, counts: Sequence[str | int]) -> None:
-        for field, times in zip(counts[::2], counts[1::2], strict=True):
-            service, _, what = str(field).partition(" ")
-            self._tallied[service, what] += int(times)
-
     def _conclude(self, id: str, outcome: Outcome | None, keep: float = 0.0) -> None:
         self._ends.conclude(id, outcome, keep, self._clock.time())
 
@@ -287,9 +282,10 @@ class MemoryQueue:
 
     def _settle(self, queue: EntryQueue, entry: Entry, settlement: Settlement, now: float) -> None:
         match settlement:
-            case Done(outcome, mailbox, keep, counts):
+            case Done(outcome, mailbox, keep, ended):
                 queue.forget(entry)
-                self._add_counts(counts)
+                if ended is not None:
+                    self._tallied[ended] += 1
                 self._answer(queue, entry.id, mailbox, outcome, keep)
             case Bury(reason, outcome, mailbox, progress):
                 entry.progress = progress or entry.progress

@@ -40,7 +40,7 @@ class Meter:
         self._lock = threading.Lock()
         self._clear()
         self._ended = {
-            waited: {outcome: (f"{service} calls.{kind}.{outcome}", 1) for outcome in OUTCOMES}
+            waited: {outcome: (service, f"calls.{kind}.{outcome}") for outcome in OUTCOMES}
             for waited, kind in ((True, "waited"), (False, "background"))
         }
 
@@ -77,8 +77,8 @@ class Meter:
             self.attempt(max(0.0, took), max(0.0, started - since) if since else None, retried)
         if not isinstance(settlement, Done):
             return settlement
-        end = self._ended[waited][_outcome(settlement.outcome)]
-        return Done(settlement.outcome, settlement.mailbox, settlement.keep, end)
+        ended = self._ended[waited][_outcome(settlement.outcome)]
+        return Done(settlement.outcome, settlement.mailbox, settlement.keep, ended)
 
 
 def _outcome(outcome: Outcome | None) -> str:

@@ -147,13 +147,13 @@ class Fetched(msgspec.Struct, frozen=True):
 class Done(msgspec.Struct, frozen=True):
     """The call is over. The outcome goes to `mailbox`, and is kept for `keep` seconds for a background call.
 
-    `counts` are fields of the fleet's counts ("<service> <what>") and how much to add to each, in turn.
+    `ended` is what one is added to in the fleet's counts: the service, and how its call ended.
     """
 
     outcome: Outcome | None = None
     mailbox: str = ""
     keep: float = 0.0
-    counts: tuple[str | int, ...] = ()
+    ended: tuple[str, str] | None = None
 
 
 class Later(msgspec.Struct, frozen=True):

@@ -127,7 +127,7 @@ class RedisQueue:
     ) -> tuple[bool, Fetched]:
         head = (delivery.queue, delivery.id, delivery.token)
         if isinstance(settlement, Done):
-            return self._turn((*head, *_done_arguments(delivery, settlement)), groups, counts=settlement.counts)
+            return self._turn((*head, *_done_arguments(delivery, settlement)), groups)
         again = [self._prefix, _VERBS[type(settlement)], *head, *_again_arguments(delivery, settlement)]
         if not groups:
             return bool(self._link.run(_SCRIPTS["again"], *again)), Fetched()
@@ -139,7 +139,6 @@ class RedisQueue:
         ended: Sequence[Argument],
         groups: Sequence[Group],
         before: Sequence[tuple[Script, Sequence[Argument]]] = (),
-        counts: Sequence[Argument] = (),
     ) -> tuple[bool, Fetched]:
         """Settle and fetch in one round trip, `before` first. Answers what came of the settlement, wherever it was."""
         label, unheard = f"{self._fetcher}.{next(self._fetches)}", self._unheard.copy() if groups else {}
@@ -147,7 +146,6 @@ class RedisQueue:
         arguments: list[Argument] = [self._prefix, *ended, label, self._latest(), self._lease_ms]
         arguments += _unheard_arguments(unheard)
         arguments += _group_arguments(groups)
-        arguments += counts
         try:
             *earlier, turn = self._link.run_many([*before, (_SCRIPTS["turn"], arguments)])
         except BrokerUnavailable as error:
@@ -193,7 +191,7 @@ class RedisQueue:
         if not ids:
             return []
         rows = self._link.run(_SCRIPTS["cancel"], self._prefix, queue, outcome, *ids)
-        return [_cancelled(*row) for row in rows]
+        return [Cancelled(_CANCELLED[state], decode_progress(progress), deaths) for state, progress, deaths in rows]
 
     def watch(self, queue: str, id: str, mailbox: Mailbox) -> Outcome | None:
         answer = self._link.run(_SCRIPTS["look"], self._prefix, "watch", queue, id, mailbox.address)
@@ -320,13 +318,8 @@ class RedisQueue:
 
 
 _VERBS: dict[type, str] = {Later: "later", Release: "release", Bury: "bury"}
-_NOTHING_ENDED: tuple[Argument, ...] = ("", "", "", "", "", "")
+_NOTHING_ENDED: tuple[Argument, ...] = ("",) * 7
 _CANCELLED: dict[int, Any] = {1: "cancelled", 0: "running", -1: "unknown"}
-
-
-def _cancelled(state: int, progress: bytes, deaths: int = 0, *_: Any) -> Cancelled:
-    """A row of `cancel.lua`'s answer, of this release or of one that did not count deaths."""
-    return Cancelled(_CANCELLED[state], decode_progress(progress), deaths)
 
 
 def _ms(seconds: float) -> int:
@@ -422,7 +415,8 @@ def _handed(queue: str, element: bytes) -> Delivery | None:
 def _done_arguments(delivery: Delivery, done: Done) -> list[Argument]:
     outcome = done.outcome or Outcome()
     wanted = done.mailbox or done.keep or outcome.error is not None
-    return [done.mailbox, _reply(delivery.id, outcome) if wanted else b"", _ms(done.keep)]
+    ended = " ".join(done.ended) if done.ended is not None else ""
+    return [done.mailbox, _reply(delivery.id, outcome) if wanted else b"", _ms(done.keep), ended]
 
 
 def _again_arguments(delivery: Delivery, settlement: Later | Release | Bury) -> list[Argument]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from redis.exceptions import ResponseError
 
@@ -32,25 +32,19 @@ class Tally:
         self._closed = threading.Event()
 
     def add(self, service: str, what: str, times: int = 1) -> None:
-        with self._lock:
-            self._counts[service, what] += times
-            self._have_flusher()
+        self.add_all({(service, what): times})
 
     def add_all(self, counts: Mapping[tuple[str, str], int]) -> None:
-        for (service, what), times in counts.items():
-            self.add(service, what, times)
+        """What was counted, by service and what is counted."""
+        with self._lock:
+            self._counts.update(counts)
+            self._have_flusher()
 
     def gather(self, drain: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Ask this before each addition for what it has counted since, by service and what is counted."""
         with self._lock:
             self._sources.append(drain)
             self._have_flusher()
-
-    def add_end(self, counts: Sequence[str | int]) -> None:
-        """What a settlement would have added to the store: "<service> <what>", how much, and so on."""
-        for field, times in zip(counts[::2], counts[1::2], strict=True):
-            service, _, what = str(field).partition(" ")
-            self.add(service, what, int(times))
 
     def _have_flusher(self) -> None:
         """Under the lock."""

@@ -76,7 +76,8 @@ def run_directly(
         settlement = delivered.settlement
         tally.add_all(meter.drain())
         if isinstance(settlement, Done) and settlement.outcome is not None:
-            tally.add_end(settlement.counts)
+            if settlement.ended is not None:
+                tally.add(*settlement.ended)
             return settlement.outcome
         if not isinstance(settlement, Later):
             return Outcome(

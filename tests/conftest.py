@@ -19,9 +19,12 @@ hypothesis.settings.load_profile("seawall")
 
 
 def pytest_configure() -> None:
-    """Children of a process that was told to ignore SIGHUP (nohup) ignore it, too, and tests send it to them."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Children of a process that was told to ignore SIGHUP (nohup) or SIGINT (a shell's background) ignore them, too, and
+    tests send them.
+    """
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)

@@ -123,13 +123,6 @@ local function make_room(Q)
   end
 end
 
--- What comes with a settlement, from this argument on: field, how much, field, how much ...
-local function add_counts(from)
-  for position = from, #ARGV, 2 do
-    redis.call('HINCRBY', P .. 'counts', ARGV[position], ARGV[position + 1])
-  end
-end
-
 local function count(Q, what)
   local service = string.match(string.sub(Q, #P + 3), '^(.*)%.[^.]*:$')
   redis.call('HINCRBY', P .. 'counts', (service or '') .. ' ' .. what, 1)

@@ -20,13 +20,13 @@
 -- This runs once for every call, so it is written for few commands and few functions.
 --
 -- ARGV: prefix
---       queue of the call that is over ('' for none), id, token, mailbox or '', reply, ms for which the reply is kept
+--       queue of the call that is over ('' for none), id, token, mailbox or '', reply, ms for which the reply is kept,
+--       the field of the fleet's counts for how it ended, or ''
 --       label of the fetch, ms after which it is given up (0: never), lease ms
 --       number of labels not heard of, each with its number of queues and these
 --       number of groups, then for each: free slots, the most in flight in the fleet (0: any number), background slots of
 --       this worker, number of queues, then for each queue: its name, its gate (a breaker's key, or the same after a "-"
 --       where only its Retry-After counts, or ''), the most to take from it
---       then what the end of the call adds to the fleet's counts: field, how much, field, how much ...
 -- Returns {1 ended | 0 the delivery is no longer the call's newest one, now ms, ms until the next due call of each group
 --          or -1, numbers (from 1) of the queues that had calls whose time is over, numbers of the groups that a bound
 --          has turned away,
@@ -34,14 +34,14 @@
 --          it could start or 0}, ...}.
 
 local number = 0
-local label, lease = ARGV[8], tonumber(ARGV[10])
-local late = tonumber(ARGV[9]) > 0 and NOW > tonumber(ARGV[9])
+local label, lease = ARGV[9], tonumber(ARGV[11])
+local late = tonumber(ARGV[10]) > 0 and NOW > tonumber(ARGV[10])
 local dues, overdue, bounded = {}, {}, {}
 local result = { 0, NOW, dues, overdue, bounded }
 -- Calls that are too late are dropped as they are met, but only so many at a time: a script must stay short.
 local PATIENCE = 200
 
-local at = 10
+local at = 11
 local function next_argument()
   at = at + 1
   return ARGV[at]
@@ -289,6 +289,9 @@ if ARGV[2] ~= '' then
     if not waited then
       conclude(Q, id, ARGV[6], tonumber(ARGV[7]))
     end
+    if ARGV[8] ~= '' then
+      redis.call('HINCRBY', P .. 'counts', ARGV[8], 1)
+    end
     if newest[2] then
       freed = Q
     end
@@ -303,9 +306,6 @@ for _ = 1, tonumber(next_argument()) do
 end
 for group = 1, tonumber(next_argument()) do
   fetch_group(group)
-end
-if result[1] == 1 then
-  add_counts(at + 1)
 end
 if freed and #bounded == 0 then
   make_room(freed)  -- else its place was taken again right here

@@ -11,7 +11,7 @@ from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, 
 from tests.support import wait_until
 
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
-ENDED = ("chroma calls.background.succeeded", 1)
+ENDED = ("chroma", "calls.background.succeeded")
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -33,8 +33,8 @@ class TestSettlements:
     def test_an_end_is_counted_with_the_step_that_ends_it_and_never_twice(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "a")
         delivery = one(stores.queue, BACKGROUND)
-        assert stores.queue.settle(delivery, Done(counts=ENDED))
-        assert not stores.queue.settle(delivery, Done(counts=ENDED))  # the worker had lost the answer
+        assert stores.queue.settle(delivery, Done(ended=ENDED))
+        assert not stores.queue.settle(delivery, Done(ended=ENDED))  # the worker had lost the answer
         assert counted(stores) == {"calls.background.succeeded": 1}
 
     def test_a_late_worker_counts_nothing(self, stores: Stores) -> None:
@@ -42,13 +42,13 @@ class TestSettlements:
         late = one(stores.queue, BACKGROUND)
         assert wait_until(lambda: stores.queue.sweep(BACKGROUND)[0])
         again = one(stores.queue, BACKGROUND)
-        assert not stores.queue.settle(late, Done(counts=ENDED))
-        assert stores.queue.settle(again, Done(counts=ENDED))
+        assert not stores.queue.settle(late, Done(ended=ENDED))
+        assert stores.queue.settle(again, Done(ended=ENDED))
         assert counted(stores) == {"calls.background.succeeded": 1}
 
     def test_an_end_and_a_fetch_in_one_step(self, stores: Stores) -> None:
         accept(stores.queue, BACKGROUND, "a")
-        settled, _ = stores.queue.settle_and_fetch(one(stores.queue, BACKGROUND), Done(counts=ENDED), ())
+        settled, _ = stores.queue.settle_and_fetch(one(stores.queue, BACKGROUND), Done(ended=ENDED), ())
         assert settled
         assert counted(stores)["calls.background.succeeded"] == 1
 

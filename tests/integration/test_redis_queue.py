@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 import redis
 
-from seawall.actors import redis_queue, redis_wake
+from seawall.actors import redis_wake
 from seawall.actors.queue_store import (
     Accepted,
     Bury,
-    Cancelled,
     DeadPage,
     Done,
     Group,
@@ -616,12 +615,6 @@ def test_a_refusal_that_nobody_foresaw_is_typed_too() -> None:
         stores = RedisStores(url, lease=5)
         assert isinstance(stores.queue.put([Put(WAITED, "a", b"-")])[0], BrokerUnavailable)
         stores.close()
-
-
-def test_a_cancel_script_that_counted_no_deaths_is_understood(stores: RedisStores) -> None:
-    """The one of the release before."""
-    assert redis_queue._cancelled(1, b"") == Cancelled("cancelled", deaths=0)
-    assert redis_queue._cancelled(1, b"", 2) == Cancelled("cancelled", deaths=2)
 
 
 class TestOutOfMemory:
