@@ -24,21 +24,9 @@ from seawall.calling import admit, default_deadline
 from seawall.supervisor.breaker import ForceOpen
 from tests.integration.stores import answer
 from tests.support import Answer, CountingService, wait_until
-from tests.support.house import RemoteHouse, caller
+from tests.support.house import RemoteHouse
 
 pytestmark = pytest.mark.usefixtures("calling")
-
-
-@pytest.fixture
-def calling(redis_url: str) -> Iterator[runtimes.Runtime]:
-    with caller(redis_url) as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def house(calling: runtimes.Runtime, redis_url: str) -> Iterator[RemoteHouse]:
-    with RemoteHouse(redis_url) as house:
-        yield house
 
 
 @pytest.fixture

@@ -65,18 +65,6 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
 
 
 @pytest.fixture
-def calling(redis_url: str) -> Iterator[runtimes.Runtime]:
-    with caller(redis_url) as runtime:
-        yield runtime
-
-
-@pytest.fixture
-def house(calling: runtimes.Runtime, redis_url: str) -> Iterator[RemoteHouse]:
-    with RemoteHouse(redis_url) as house:
-        yield house
-
-
-@pytest.fixture
 def client(calling: runtimes.Runtime, service: CountingService) -> ResilientServiceClient:
     return ResilientServiceClient(service.url, "Chroma Server", key="chroma", max_retries=2)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,8 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,6 +22,7 @@ from seawall.runtime import registry
 from seawall.supervising import make_supervisor
 from seawall.supervisor.breaker import ForceOpen
 from tests.acceptance.shell import Ran, plain_environ, run
+from tests.integration.web_process import TOKEN, Web, bearer, running
 from tests.support import CountingService, PrivateRedis, wait_until
 from tests.support.house import RemoteHouse, caller
 from tests.support.proxy import Proxy
@@ -42,52 +40,6 @@ STATUS = {
     "last_error",
     "as_of",
 }
-
-
-@dataclass
-class Web:
-    process: subprocess.Popen[str]
-    url: str
-    folder: Path
-
-    def get(self, path: str, **headers: str | bytes) -> requests.Response:
-        return requests.get(self.url + path, headers=headers, timeout=10)
-
-    def readiness(self) -> dict[str, str]:
-        """What is missing, by check."""
-        checks = self.get("/readyz").json()["checks"]
-        return {name: check["output"] for name, check in checks.items() if check["status"] == "fail"}
-
-    def end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(10)
-
-
-@contextmanager
-def running(broker: PrivateRedis, folder: Path, *options: str, **environ: str) -> Iterator[Web]:
-    """A web process on a free port."""
-    command = [sys.executable, "-m", "seawall", "web", "--port", "0", "--broker-url", broker.url, *options]
-    with subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            lines = iter(process.stderr.readline, "")
-            yield Web(process, next(line.split()[-1] for line in lines if "listening on" in line), folder)
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def shared(redis_server: PrivateRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with running(redis_server, tmp_path_factory.mktemp("web")) as web:
-        yield web
-
-
-@pytest.fixture
-def web(shared: Web, redis_url: str) -> Web:
-    """One that several tests ask; its broker is empty."""
-    return shared
 
 
 @pytest.fixture
@@ -210,7 +162,6 @@ def test_answers_can_be_read_by_machines_alone(web: Web) -> None:
         assert "server" not in web.get(path).headers
 
 
-TOKEN = "w3b-t0ken"
 STRICT = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -219,10 +170,6 @@ STRICT = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def environ_of(url: str, **more: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from seawall import ResilientServiceClient
-from tests.integration.test_web import TOKEN, Web, bearer, running
+from tests.integration.web_process import TOKEN, Web, bearer, running
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
 from tests.support.house import RemoteHouse, caller
 
@@ -24,17 +24,6 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-
-
-@pytest.fixture(scope="module")
-def shared(redis_server: PrivateRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with running(redis_server, tmp_path_factory.mktemp("web")) as web:
-        yield web
-
-
-@pytest.fixture
-def web(shared: Web, redis_url: str) -> Web:
-    return shared
 
 
 @pytest.fixture(scope="module")
