@@ -88,14 +88,16 @@ def test_results_that_nobody_waits_for_leave_nothing_behind(
 ) -> None:
     hold = threading.Event()
     service.script("/orphan", Answer(hold=hold))
+    widow, caller = fleet.start(callers=2)
     with redis_server.client() as redis:
-        before = lasting_keys(redis, fleet)
-        widow = fleet.start(callers=1)[0]
+        caller.ask("call", service="mine", method="GET", path="/first")
+        caller.ask("enqueue", service="mine", calls=[["POST", "/first", {"keep_result": 30}]])
+        wait_until(lambda: fleet.drained("mine") and service.count(path="/first") == 2)
+        before = lasting_keys(redis, fleet)  # a service has a few, however many calls there are
         widow.start("call", service="mine", method="GET", path="/orphan")
         service.wait_for(1, path="/orphan")
         widow.kill()
         hold.set()
-        caller = fleet.start(callers=1)[0]
         for n in range(200):
             caller.start("fire", service="mine", method="POST", path=f"/fire/{n}")
         caller.ask("enqueue", service="mine", calls=[["POST", f"/kept/{n}", {"keep_result": 30}] for n in range(50)])

@@ -182,9 +182,11 @@ def test_lost_contact_is_said_and_ends_by_itself(page: Page, house: House) -> No
     open_page(page, house)
     lost = page.get_by_role("alert").filter(has_text="No contact with the web process since")
     house.send("web", signal.SIGSTOP)
-    expect(lost).to_be_visible()
-    assert_accessible(page)
-    house.send("web", signal.SIGCONT)
+    try:
+        expect(lost).to_be_visible()
+        assert_accessible(page)
+    finally:
+        house.send("web", signal.SIGCONT)
     expect(lost).to_be_hidden()
     expect(page.locator("#contact")).to_have_text("live")
     house.end("web")
