@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = [
 #: Part of the last minute's calls that failed, from which a service with a closed breaker is worth a look, and how many
 #: of them there must be: one failed call of two is no news.
 WORRYING_SHARE, WORRYING_FAILURES = 0.05, 3
+#: Seconds after an outage in which the failed calls of the last minute are those of the outage: a minute and a sample.
+JUST_BACK = 70.0
 #: Seconds that a call may wait for a worker before that is worth a look.
 WORRYING_AGE = 60.0
 #: What a missing worker means for who calls.
@@ -111,6 +114,9 @@ def _closed(name: str, service: Service) -> Judged:
             f"behind: the oldest of {count(service['queued'], 'call')} has waited {length(service['oldest_waiting'])}"
         )
         return Judged("warn", "Closed", text, f"{first_up(text)}.", f"{name} is behind")
+    if failing >= WORRYING_SHARE and (back := _back_for(service)) < JUST_BACK:
+        text = f"back for {length(back)}, after an outage of {length(service['last_outage']['seconds'])}"
+        return Judged("ok", "Closed", text)
     if failing >= WORRYING_SHARE:
         calls = max(1, round(60 * (service.get("rate") or 0.0)))
         return Judged("ok", "Closed", f"{max(1, _failed(service))} of {count(calls, 'call')} failed in the last minute")
@@ -118,8 +124,15 @@ def _closed(name: str, service: Service) -> Judged:
 
 
 def is_worrying(service: Service) -> bool:
-    """Whether so many of the last minute's calls failed that it is worth a look."""
-    return (service.get("error_share") or 0.0) >= WORRYING_SHARE and _failed(service) >= WORRYING_FAILURES
+    """Whether so many of the last minute's calls failed that it is worth a look. Those of an outage that is over are not."""
+    failing = (service.get("error_share") or 0.0) >= WORRYING_SHARE and _failed(service) >= WORRYING_FAILURES
+    return failing and _back_for(service) >= JUST_BACK
+
+
+def _back_for(service: Service) -> float:
+    """Seconds since the last outage ended; infinitely many where there was none."""
+    ended = (service.get("last_outage") or {}).get("ended")
+    return math.inf if ended is None else max(0.0, float(service["as_of"]) - ended)
 
 
 def _failed(service: Service) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 
@@ -60,7 +61,8 @@ def test_an_outage_is_seen_live_from_its_beginning_to_its_end(page: Page, house:
     expect(billing).to_contain_text("Half-open")
     expect(headline.get_by_role("heading")).to_have_text("Billing is being tried")
     gate.set()
-    expect(billing).to_contain_text("Closed healthy")
+    # With the next sample of the counts, the calls that failed a moment ago are part of the last minute's.
+    expect(billing).to_contain_text(re.compile("Closed (healthy|back for)"))
     expect(headline.get_by_role("heading")).to_have_text("All 4 services are healthy")
     billing.get_by_text("History").click()
     expect(billing.get_by_role("heading", name="Outages")).to_be_visible()

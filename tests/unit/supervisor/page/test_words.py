@@ -31,6 +31,7 @@ WELL: dict[str, Any] = {
     "error_share": 0.0,
 }
 OPEN = {"state": "open", "opened_at": 958.0, "retry_after": 18.0, "last_error": "Server error 503", "held": 1204}
+BACK = {"service": "billing", "began": 946.0, "ended": 988.0, "seconds": 42.0, "why": "Server error 503"}
 
 
 def fleet(*services: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -82,6 +83,20 @@ def test_no_worker_at_all_is_worse_than_a_sick_service() -> None:
         ({"consecutive_failures": 2, "last_error": "Timeout"}, "ok", "Closed", "2 of 5 failures in a row: Timeout"),
         ({"consecutive_failures": 3, "last_error": "Timeout"}, "warn", "Closed", "3 of 5 failures in a row: Timeout"),
         ({"error_share": 0.25}, "warn", "Closed", "25 % of the last minute's calls failed"),
+        ({"error_share": 0.25, "last_outage": BACK}, "ok", "Closed", "back for 12 s, after an outage of 42 s"),
+        (
+            {"error_share": 0.25, "last_outage": BACK | {"ended": 929.0}},
+            "warn",
+            "Closed",
+            "25 % of the last minute's calls failed",
+        ),
+        ({"error_share": 0.0, "last_outage": BACK}, "ok", "Closed", "healthy"),
+        (
+            {"error_share": 0.25, "last_outage": BACK, "consecutive_failures": 3},
+            "warn",
+            "Closed",
+            "3 of 5 failures in a row",
+        ),
         ({"error_share": 0.5, "rate": 0.03}, "ok", "Closed", "1 of 2 calls failed in the last minute"),
         ({"error_share": 0.6, "rate": 0.083}, "warn", "Closed", "60 % of the last minute's calls failed"),
         ({"workers": 0}, "warn", "No worker", "no worker serves it"),
