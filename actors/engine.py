@@ -13,7 +13,7 @@ from seawall.actors.redis_queue import RedisQueue
 from seawall.actors.replies import Mailbox
 from seawall.actors.tally import Tally
 from seawall.errors import ConfigurationError
-from seawall.redis_link import RedisLink, shown_url
+from seawall.redis_link import ANSWER_TIMEOUT, RedisLink, shown_url
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.redis_store import RedisStore
 from seawall.supervisor.store import BreakerStore
@@ -53,16 +53,23 @@ def is_memory(url: str) -> bool:
     return not url or url.startswith(MEMORY_URL)
 
 
-def engine_from_url(url: str, namespace: str = "seawall", *, lease: float = LEASE, clock: Clock = time) -> Engine:
+def engine_from_url(
+    url: str,
+    namespace: str = "seawall",
+    *,
+    lease: float = LEASE,
+    answer_timeout: float = ANSWER_TIMEOUT,
+    clock: Clock = time,
+) -> Engine:
     """The engine for `memory://`, `redis://`, `rediss://` or `unix://`; nothing is connected yet.
 
-    Raises ConfigurationError for any other scheme.
+    `answer_timeout` is how many seconds the broker may take for an answer. Raises ConfigurationError for any other scheme.
     """
     scheme = url.partition("://")[0]
     if is_memory(url):
         return _memory_engine(clock)
     if scheme in _REDIS_SCHEMES:
-        return _redis_engine(url, namespace, lease)
+        return _redis_engine(RedisLink(url, answer_timeout=answer_timeout), namespace, lease)
     raise ConfigurationError(
         f"broker URL {shown_url(url)!r} starts with {scheme!r}; Seawall speaks memory://, redis://, rediss:// and unix://"
     )
@@ -76,8 +83,7 @@ def _memory_engine(clock: Clock) -> Engine:
     return Engine(queue, mailbox, breakers, Tally(queue), durable=False, grace=0.0)
 
 
-def _redis_engine(url: str, namespace: str, lease: float) -> Engine:
-    link = RedisLink(url)
+def _redis_engine(link: RedisLink, namespace: str, lease: float) -> Engine:
     queue = RedisQueue(link, namespace, lease=lease)
     return Engine(
         queue,

@@ -28,7 +28,7 @@ from seawall.broker_url import read_url, shown_url, unusable
 from seawall.errors import BrokerUnavailable
 from seawall.refusals import broken_off, refused
 
-__all__ = ["Argument", "RedisLink", "Script", "load_script", "shown_url"]
+__all__ = ["ANSWER_TIMEOUT", "Argument", "RedisLink", "Script", "load_script", "shown_url"]
 
 Argument = str | bytes | int | float
 

@@ -56,7 +56,7 @@ class Fleet:
     def use(self, url: str) -> None:
         """Point at this broker, for a fleet whose broker's URL is known only later."""
         self.url = url
-        self.engine = engine_from_url(url or "memory://", self.namespace)
+        self.engine = engine_from_url(url or "memory://", self.namespace, answer_timeout=PATIENCE)
         if url:
             self.environ["SEAWALL_BROKER_URL"] = url
 

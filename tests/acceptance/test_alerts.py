@@ -39,7 +39,8 @@ def hangs(alert):
     threading.Event().wait()
 
 def note(alert):
-    print("NOTED", alert["kind"], alert["service"], alert["summary"], flush=True)
+    text = " ".join(["NOTED", alert["kind"], alert["service"], alert["summary"]])
+    print(text + "\\n", end="", flush=True)  # in one piece
 """
 
 

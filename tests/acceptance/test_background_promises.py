@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from seawall.supervisor.breaker import State
 from tests.acceptance.harness import Fleet, Stage, opened, playing, say
 from tests.support import Answer, CountingService, PrivateRedis, Request, wait_until
 
@@ -264,7 +263,8 @@ def play_bad_apples(folder: Path) -> None:
             started = time.monotonic()
             wait_until(lambda wanted=good: wanted <= set(arrived), PATIENCE, message="good calls wait")  # type: ignore[misc]
             say(f"turn {turn}: 990 good calls of 1,000 arrived in {time.monotonic() - started:.1f} s")
-        assert fleet.breaker("api").state is State.CLOSED
+        # Those that always fail may open it once again after the outage, and for good when nothing else is left.
+        assert fleet.engine.queue.tally()["api", "outages"] <= 2
 
 
 def test_a_slow_service_delays_no_call_of_another_one(stage: Stage) -> None:

@@ -85,7 +85,7 @@ class TestTransitions:
         line = line_of(runtime)
         assert line.last_outage is not None
         assert line.last_outage["ended"] is None
-        assert line.mttr == pytest.approx((first["seconds"] + last["seconds"]) / 2, abs=0.001)
+        assert line.mttr == pytest.approx((first["seconds"] + last["seconds"]) / 2, abs=0.002)
 
     def test_one_look_at_the_page_derives_outages_once(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         play_an_outage(view_of(runtime))
