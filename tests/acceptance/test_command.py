@@ -154,7 +154,7 @@ def test_breaker_opened_by_hand_refuses_every_process_until_it_is_closed(shop: S
         screen.expect("healthy")
         opened = shop.run("breaker", "open", "shop")
         assert opened == Ran(Exit.OK, "shop: open, until it is closed by hand\n", "")
-        wait_until(lambda: client.state.value == "open", 1.0)
+        wait_until(lambda: client.state.value == "open")
         screen.expect("held open by hand; `seawall breaker close shop` closes it")
         assert screen.interrupt() == Exit.OK, "ctrl-C is the way to end a watch"
         assert "Traceback" not in screen.seen

@@ -278,7 +278,7 @@ class TestReadYourOwnWrites:
             for _ in range(3):
                 with pytest.raises(requests.HTTPError):
                     client.get("/thing")
-            wait_until(lambda: elsewhere.state is State.OPEN, 1)
+            wait_until(lambda: elsewhere.state is State.OPEN)
             before = runtimes.replace(other)
             with pytest.raises(ServiceUnavailable):
                 client.get("/thing")

@@ -122,7 +122,7 @@ class CountingService:
         with self._changed:
             self._requests.clear()
 
-    def wait_for(self, count: int = 1, *, path: str | None = None, timeout: float = 5.0) -> list[Request]:
+    def wait_for(self, count: int = 1, *, path: str | None = None, timeout: float = 20.0) -> list[Request]:
         """The requests, as soon as there are `count` of them. Fails the test when they do not arrive in time."""
         with self._changed:
             arrived = self._changed.wait_for(

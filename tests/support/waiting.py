@@ -12,7 +12,7 @@ T = TypeVar("T")
 LOOK_EVERY = 0.005
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 5.0, *, message: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 20.0, *, message: str = "") -> T:
     """The condition's first true value. Fails the test when `timeout` seconds pass without one.
 
     >>> wait_until(lambda: len("abc"))
