@@ -263,8 +263,8 @@ def play_bad_apples(folder: Path) -> None:
             started = time.monotonic()
             wait_until(lambda wanted=good: wanted <= set(arrived), PATIENCE, message="good calls wait")  # type: ignore[misc]
             say(f"turn {turn}: 990 good calls of 1,000 arrived in {time.monotonic() - started:.1f} s")
-        # Those that always fail may open it once again after the outage, and for good when nothing else is left.
-        assert fleet.engine.queue.tally()["api", "outages"] <= 2
+        # Beside the outage, those that always fail may open it when nothing else is left of a turn, and once in a slow start.
+        assert fleet.engine.queue.tally()["api", "outages"] <= 4
 
 
 def test_a_slow_service_delays_no_call_of_another_one(stage: Stage) -> None:

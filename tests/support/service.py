@@ -163,6 +163,9 @@ class CountingService:
 
     def stop(self) -> None:
         """Refuse connections and cut the open ones, as a killed service would. The port stays ours."""
+        self._stop(keep_port=True)
+
+    def _stop(self, *, keep_port: bool) -> None:
         server, thread = self._server, self._thread
         if server is None or thread is None:
             return
@@ -170,13 +173,14 @@ class CountingService:
         server.shutdown()
         thread.join()
         server.server_close()
-        self._placeholder = _bound(self.port)
+        if keep_port:
+            self._placeholder = _bound(self.port)
         server.cut()
         self._server = self._thread = None
 
     def close(self) -> None:
         """Stop for good."""
-        self.stop()
+        self._stop(keep_port=False)
         if self._placeholder is not None:
             self._placeholder.close()
             self._placeholder = None
