@@ -122,9 +122,10 @@
   document.addEventListener("visibilitychange", showLettersSoon);
   async function showLetters() {
     const mine = ++asked;
-    const answer = await fetch(`/?${new URLSearchParams(new FormData(filter))}`).catch(() => null);
-    if (!answer?.ok || mine !== asked) return;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const text = await fetch(`/?${new URLSearchParams(new FormData(filter))}`)
+      .then((answer) => answer.ok ? answer.text() : "").catch(() => ""); // it may end within an answer, too
+    if (!text || mine !== asked) return;
+    const page = new DOMParser().parseFromString(text, "text/html");
     const letters = page.getElementById("letters");
     if (!letters) return;
     localize(letters);
