@@ -84,10 +84,11 @@ class TestWaiting:
         accept(stores.queue, BACKGROUND, "a")
         before = stores.breakers.now()
         accept(stores.queue, BACKGROUND, "b", delay=0.05)
+        after = stores.breakers.now()
         first = one(stores.queue, BACKGROUND)
         assert before - 1 < first.ready_at <= first.fetched_at
         found = wait_until(lambda: fetch(stores.queue, BACKGROUND))
-        assert found[0].ready_at == pytest.approx(before + 0.05, abs=0.04)
+        assert before + 0.02 <= found[0].ready_at <= after + 0.08
 
 
 class TestPauses:

@@ -60,18 +60,18 @@ class TestPut:
         assert [one.accepted for one in answers] == [True, True, False]
 
     def test_a_delayed_call_waits_for_its_time(self, stores: Stores) -> None:
-        accept(stores.queue, BACKGROUND, "later", delay=0.15)
+        accept(stores.queue, BACKGROUND, "later", delay=0.5)
         first = stores.queue.fetch([Group(8, (Want(BACKGROUND, "", 8),))])
         assert first.deliveries == ()
         assert first.next_due_in is not None
-        assert 0 < first.next_due_in <= 0.15
+        assert 0 < first.next_due_in <= 0.5
         assert stores.queue.standing(BACKGROUND, "later").where == "due"
         assert ids(wait_until(lambda: fetch(stores.queue, BACKGROUND))) == ["later"]
 
     def test_calls_that_become_due_are_served_in_the_order_of_their_times(self, stores: Stores) -> None:
-        accept(stores.queue, BACKGROUND, "a", delay=0.06)
-        accept(stores.queue, BACKGROUND, "b", delay=0.02)
-        accept(stores.queue, BACKGROUND, "c", delay=0.04)
+        accept(stores.queue, BACKGROUND, "a", delay=0.6)
+        accept(stores.queue, BACKGROUND, "b", delay=0.2)
+        accept(stores.queue, BACKGROUND, "c", delay=0.4)
         wait_until(lambda: stores.queue.standing(BACKGROUND, "a").due_in == 0)
         accept(stores.queue, BACKGROUND, "d")
         assert ids(fetch(stores.queue, BACKGROUND)) == ["b", "c", "a", "d"]
@@ -452,9 +452,9 @@ class TestExpiry:
         assert outcome.error.reason == "expired"
 
     def test_a_running_call_does_not_expire_but_its_retry_does(self, stores: Stores) -> None:
-        accept(stores.queue, BACKGROUND, "a", expires_in=0.05)
+        accept(stores.queue, BACKGROUND, "a", expires_in=0.5)
         running = one(stores.queue, BACKGROUND)
-        accept(stores.queue, BACKGROUND, "mark", delay=0.06)
+        accept(stores.queue, BACKGROUND, "mark", delay=0.6)
         wait_until(lambda: fetch(stores.queue, BACKGROUND))
         assert stores.queue.sweep(BACKGROUND)[2] == 0
         assert stores.queue.settle(running, Later(0, Progress(attempt=1)))
