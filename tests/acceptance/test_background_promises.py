@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from seawall.supervisor.breaker import State
 from tests.acceptance.harness import Fleet, Stage, opened, playing, say
 from tests.support import Answer, CountingService, PrivateRedis, Request, wait_until
 
@@ -265,6 +266,9 @@ def play_bad_apples(folder: Path) -> None:
             say(f"turn {turn}: 990 good calls of 1,000 arrived in {time.monotonic() - started:.1f} s")
         # Beside the outage, those that always fail may open it when nothing else is left of a turn, and once in a slow start.
         assert fleet.engine.queue.tally()["api", "outages"] <= 4
+        fleet.enqueue("api", ["/last"])
+        wait_until(lambda: "/last" in arrived)
+        wait_until(lambda: fleet.breaker("api").state is State.CLOSED, message="a good call does not close it")
 
 
 def test_a_slow_service_delays_no_call_of_another_one(stage: Stage) -> None:

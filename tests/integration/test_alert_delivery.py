@@ -16,6 +16,7 @@ from msgspec.structs import replace
 import seawall
 from seawall import alerts as functions
 from seawall import runtime as runtimes
+from seawall.actors.engine import MEMORY_URL
 from seawall.actors.service import Service, queue_names
 from seawall.actors.token import TokenSource
 from seawall.actors.transport import Transport
@@ -400,39 +401,27 @@ def test_memory_modes_store_keeps_the_newest_and_counts_on() -> None:
 def test_memory_mode_tells_a_late_function_nothing_of_old_outages(service: CountingService) -> None:
     heard: list[dict[str, Any]] = []
     functions.restore([])
-    with no_services():
-        runtime = Runtime(load_settings({"alerts_settle": 0.0}))
-        before = runtimes.replace(runtime)
-        try:
-            client = seawall.ResilientServiceClient(service.url, service_name="Chroma")
-            client.get("/")
-            view = runtime.views.of(client.service)
-            view.by_hand(ForceOpen())
-            view.by_hand(ForceClose())
-            assert runtime._alerts is not None
-            assert runtime._alerts._store is None, "nobody wants to hear of it"
-            seawall.on_alert(heard.append)
-            other = seawall.ResilientServiceClient(service.url, service_name="Git", key="git")
-            runtime.views.of(other.service).by_hand(ForceOpen())
-            wait_until(lambda: len(heard) >= 1)
-        finally:
-            runtimes.replace(before)
-            runtime.close()
+    with caller(MEMORY_URL, alerts_settle=0.0) as runtime:
+        client = seawall.ResilientServiceClient(service.url, service_name="Chroma")
+        client.get("/")
+        view = runtime.views.of(client.service)
+        view.by_hand(ForceOpen())
+        view.by_hand(ForceClose())
+        assert runtime._alerts is not None
+        assert runtime._alerts._store is None, "nobody wants to hear of it"
+        seawall.on_alert(heard.append)
+        other = seawall.ResilientServiceClient(service.url, service_name="Git", key="git")
+        runtime.views.of(other.service).by_hand(ForceOpen())
+        wait_until(lambda: len(heard) >= 1)
     assert [(alert["kind"], alert["service"]) for alert in heard] == [("open", "git")]
 
 
 def test_memory_mode_says_that_a_callable_cannot_be_imported(
     service: CountingService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with no_services():
-        runtime = Runtime(load_settings({"alerts_callable": "no_such_module_7:tell"}))
-        before = runtimes.replace(runtime)
-        try:
-            seawall.ResilientServiceClient(service.url, service_name="Chroma").get("/")
-            wait_until(lambda: "alerts.callable 'no_such_module_7:tell' cannot be imported" in caplog.text)
-        finally:
-            runtimes.replace(before)
-            runtime.close()
+    with caller(MEMORY_URL, alerts_callable="no_such_module_7:tell"):
+        seawall.ResilientServiceClient(service.url, service_name="Chroma").get("/")
+        wait_until(lambda: "alerts.callable 'no_such_module_7:tell' cannot be imported" in caplog.text)
 
 
 def test_an_embedded_file_key_is_used(tmp_path: Path, redis_server: PrivateRedis, hook: CountingService) -> None:
