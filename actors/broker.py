@@ -136,14 +136,19 @@ class DrainOnShutdown(Middleware):
     """Before Dramatiq waits for running calls, give back those that have not started."""
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        broker.hub.quiet(self._taken_back(worker.work_queue))
+        if late := self._taken_back(worker.work_queue):  # a consumer had it in its hand
+            broker.hub.quiet(late)
+
+    @staticmethod
+    def _taken_back(work_queue: Any) -> list[Delivered]:
         waiting: list[Delivered] = []
         while True:
             try:
-                waiting.append(worker.work_queue.get_nowait().message)
-                worker.work_queue.task_done()
+                waiting.append(work_queue.get_nowait().message)
+                work_queue.task_done()
             except Empty:
-                break
-        broker.hub.quiet(waiting)
+                return waiting
 
 
 class SettleOwnActors(Middleware):

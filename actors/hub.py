@@ -133,7 +133,7 @@ class Hub:
         ends = time.monotonic() + timeout
         while True:
             with self._lock:
-                found = self._next(queue)
+                found = None if self._quiet else self._next(queue)
                 left = ends - time.monotonic()
                 if found is not None or left <= 0 or self._closed:
                     return found
@@ -163,7 +163,7 @@ class Hub:
             while not self._quiet and time.monotonic() < ends:
                 self._turn(queue, ends)
                 with self._lock:
-                    if (found := self._next(queue)) is not None:
+                    if not self._quiet and (found := self._next(queue)) is not None:
                         return found
             return None
         finally:
@@ -174,11 +174,12 @@ class Hub:
                     self._seats.call_anybody()
 
     def _turn(self, taker: str, ends: float) -> None:
+        asked_at = time.monotonic()
         try:
             if not self._look or not self._fetch(taker):
                 self._sleep(taker, ends)
         except BrokerUnavailable as error:
-            self._outage.begins(error)
+            self._outage.begins(error, asked_at)
             self._look = True
             time.sleep(self._pause)
             self._pause = min(self._pause * 2, RETRY_LONGEST)
@@ -302,13 +303,14 @@ class Hub:
         with self._lock:
             self._settling.add(_key(delivery))
         while True:
+            asked_at = time.monotonic()
             try:
                 settled = self._settle_once(delivery, settlement, taker)
                 self._outage.over()
                 break
             except BrokerUnavailable as error:
                 taker = None
-                self._outage.begins(error)
+                self._outage.begins(error, asked_at)
                 if self._given_up.wait(pause):
                     break
                 pause = min(pause * 2, RETRY_LONGEST)

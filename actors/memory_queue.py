@@ -321,7 +321,8 @@ class MemoryQueue:
         with self._lock:
             now = self._clock.time()
             self._touch(now)
-            self._reports[worker] = (now, report)
+            if report:
+                self._reports[worker] = (now, report)
             for name in queues:
                 self._queue(name).serving[worker] = now
             return [delivery for delivery in held if not self._renew(delivery, now)]

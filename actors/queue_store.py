@@ -263,7 +263,10 @@ class QueueStore(Protocol):
         ...
 
     def beat(self, worker: str, report: bytes, queues: Sequence[str], held: Sequence[Delivery]) -> list[Delivery]:
-        """Report a living worker and renew its leases; answers the deliveries that it has lost."""
+        """Report a living worker and renew its leases; answers the deliveries that it has lost.
+
+        A worker that has said goodbye has an empty report: it only renews.
+        """
         ...
 
     def leave(self, worker: str, queues: Sequence[str]) -> None: ...

@@ -96,13 +96,14 @@ class RedisMailbox:
                 seat.acquire(timeout=min(left, threading.TIMEOUT_MAX))
                 waiter.stand_up(seat)
         if self._reader is None:
-            self._call_a_reader(waiter)
+            self._call_a_reader()
 
-    def _call_a_reader(self, leaving: LocalWaiter) -> None:
-        """Whoever leaves sees to it that somebody reads: it may itself have been called to, when its patience was over."""
+    def _call_a_reader(self) -> None:
+        """Whoever leaves sees to it that somebody reads: it may itself have been called to, when its patience was over.
+        Others may wait for the same call as it did."""
         with self._door:
             if self._reader is None and not self._closed:
-                any(other.call_one() for other in self._waiters.all() if other is not leaving)
+                any(other.call_one() for other in self._waiters.all())
 
     def answered(self, waiter: _RedisWaiter) -> None:
         """The waiter has its outcome, perhaps from elsewhere than from this mailbox: then wake its thread, should it read."""

@@ -55,6 +55,8 @@ class Leader:
         self._fence = 0
         self._leads_until = 0.0
         self._resigned = False
+        self._reporting = threading.Lock()
+        self._left = False
 
     @property
     def fence(self) -> int:
@@ -91,12 +93,16 @@ class Leader:
             self._run("resign", self.id)
 
     def report(self, text: bytes) -> None:
-        """Let status and readiness know that this supervisor lives. Raises BrokerUnavailable."""
-        self._run("report", self.id, text, round(REPORT_LIFETIME * 1000))
+        """Let status and readiness know that this supervisor lives, unless it has left. Raises BrokerUnavailable."""
+        with self._reporting:
+            if not self._left:
+                self._run("report", self.id, text, round(REPORT_LIFETIME * 1000))
 
     def leave(self) -> None:
-        """Take the report back. Raises BrokerUnavailable: then it expires by itself."""
-        self._run("leave", self.id)
+        """Take the report back, and report never again. Raises BrokerUnavailable: then it expires by itself."""
+        with self._reporting:  # a report may be on its way
+            self._left = True
+            self._run("leave", self.id)
 
     def _run(self, command: str, *args: Argument) -> Any:
         return _run(self._link, self._namespace, command, *args)

@@ -91,6 +91,8 @@ class CallWorker:
         self._stopping = threading.Event()
         self._pulse: threading.Thread | None = None
         self._outage = Outage(logger, "the broker (heartbeat)")
+        self._beating = threading.Lock()
+        """Held for each heartbeat, and for the goodbye: none that was under way comes after it."""
         self._lock = threading.RLock()
         self._started_at = time.time()
 
@@ -220,22 +222,26 @@ class CallWorker:
                 logger.exception("the heartbeat met an error that it did not expect; it goes on")
 
     def _beat(self) -> None:
-        queues = [] if self._is_leaving() else self.broker.hub.queues()
-        try:
-            lost = self._engine.queue.beat(self.id, self._report(), queues, self.broker.hub.held())
-            self.broker.hub.lose(lost)
-            self._outage.over()
-        except (BrokerUnavailable, ResponseError) as error:
-            self._outage.begins(error)
+        """Renew the leases of what runs here, and tell what is served: a worker that has said goodbye serves nothing."""
+        with self._beating:
+            leaving = self._is_leaving()
+            report, queues = (b"", []) if leaving else (self._report(), self.broker.hub.queues())
+            try:
+                lost = self._engine.queue.beat(self.id, report, queues, self.broker.hub.held())
+                self.broker.hub.lose(lost)
+                self._outage.over()
+            except (BrokerUnavailable, ResponseError) as error:
+                self._outage.begins(error)
 
     def _is_leaving(self) -> bool:
         return self._worker is None and self._pulse is not None
 
     def _say_goodbye(self) -> None:
-        try:
-            self._engine.queue.leave(self.id, self.broker.hub.queues())
-        except (BrokerUnavailable, ResponseError) as error:
-            logger.debug("left without a goodbye: %s", error)
+        with self._beating:
+            try:
+                self._engine.queue.leave(self.id, self.broker.hub.queues())
+            except (BrokerUnavailable, ResponseError) as error:
+                logger.debug("left without a goodbye: %s", error)
 
     def _report(self) -> bytes:
         return json.dumps(

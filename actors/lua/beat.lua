@@ -1,14 +1,16 @@
 -- A worker's heartbeat: it is alive, it serves these queues, it still works on these calls.
 --
--- ARGV: prefix, worker id, its report, lifetime of the report ms, lease ms, number of queues, their names,
---       number of deliveries, then for each: queue, id, token
+-- ARGV: prefix, worker id, its report ('' once it has said goodbye), lifetime of the report ms, lease ms, number of queues,
+--       their names, number of deliveries, then for each: queue, id, token
 -- Returns the positions (from 1) of deliveries that are no longer this worker's.
 
 local worker, report, lifetime, lease = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 work_without_memory()
 touch(lease)
-redis.call('SET', P .. 'worker:' .. worker, report, 'PX', lifetime)
-redis.call('ZADD', P .. 'workers', whole(NOW), worker)
+if report ~= '' then
+  redis.call('SET', P .. 'worker:' .. worker, report, 'PX', lifetime)
+  redis.call('ZADD', P .. 'workers', whole(NOW), worker)
+end
 redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', whole(NOW - tonumber(lifetime)))
 
 local at = 6

@@ -49,6 +49,7 @@ class Board:
         self._scene: Scene | None = None
         self._seen_at = 0.0
         self._looked = 0.0
+        self._pokes = 0
         self._shown: Shown | None = None
         self._changed: dict[str, int] = {}
         self._version = 0
@@ -141,8 +142,9 @@ class Board:
 
     async def _look(self) -> Shown:
         loop = self._loop = asyncio.get_running_loop()
+        pokes = self._pokes
         shown = await loop.run_in_executor(self._pool, self._see)
-        self._looked = time.monotonic()
+        self._looked = time.monotonic() if pokes == self._pokes else 0.0
         self._publish(shown)
         return shown
 
@@ -189,7 +191,9 @@ class Board:
         return self._messages[seen]
 
     def _forget_age(self) -> None:
-        self._looked = 0.0
+        """What is seen from now on counts; a look that is under way may have seen what was before."""
+        self._looked, self._looking = 0.0, None
+        self._pokes += 1
         if self._poked is not None:
             self._poked.set()
 

@@ -45,6 +45,15 @@ def leader(link: Link, clock: FixedClock) -> Leader:
     return Leader(link, "seawall", "s1", lease=3.0, clock=clock.time)  # type: ignore[arg-type]
 
 
+def test_who_has_left_reports_no_more(leader: Leader, link: Link) -> None:
+    """A tick that was under way would have status show a supervisor that has ended."""
+    link.answers = [1, 1]
+    leader.report(b"{}")
+    leader.leave()
+    leader.report(b"{}")
+    assert link.commands == ["report", "leave"]
+
+
 def test_nobody_leads_before_it_asked(leader: Leader) -> None:
     assert not leader.leads
     assert leader.fence == 0

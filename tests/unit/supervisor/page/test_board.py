@@ -202,6 +202,37 @@ def test_dead_letters_are_read_once_a_second_for_all_who_ask_for_the_same(monkey
     played(scene, monkeypatch)
 
 
+@pytest.mark.parametrize("asks", ["meanwhile", "afterwards"])
+def test_what_was_done_during_a_look_is_seen_by_who_asks_after_it(asks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(board: Board, desk: FakeDesk) -> None:
+        monkeypatch.setattr(boards, "LOOK_SECONDS", 60.0)
+        read, has_read, goes_on = desk.fleet, threading.Event(), threading.Event()
+
+        def slow() -> dict[str, Any]:
+            found = read()
+            has_read.set()
+            goes_on.wait(5)
+            return found
+
+        monkeypatch.setattr(desk, "fleet", slow)
+        first = asyncio.create_task(board.shown())
+        await asyncio.to_thread(has_read.wait, 5)
+        desk.services["mail"]["paused"] = True
+        board.poke()
+        await asyncio.sleep(0)
+        second = asyncio.create_task(board.shown()) if asks == "meanwhile" else None
+        await asyncio.sleep(0)
+        goes_on.set()
+        before = (await first).parts["service-mail"]
+        after = (await (second or board.shown())).parts["service-mail"]
+        assert "paused" in after.lower()
+        assert "paused" not in before.lower()
+        assert (await board.shown()).parts["service-mail"] == after
+        assert desk.looks == 2
+
+    played(scene, monkeypatch)
+
+
 def test_closing_ends_every_stream_and_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(board: Board, desk: FakeDesk) -> None:
         stream = board.follow()
