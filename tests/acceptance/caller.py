@@ -1,4 +1,4 @@
-"""A client process that does what a test tells it, a JSON object a line; run as `python caller.py MODULE`.
+"""A client process that does what a test tells it, a JSON object a line; run as `python caller.py MODULE...`.
 
 Asked: {"n": 1, "do": "call", ...}; answered, in any order: {"n": 1, "answer": ...} or {"n": 1, "error": {...}}.
 Everything is done on a thread of its own. It ends when its standard input does.
@@ -31,7 +31,8 @@ PACE = 0.01
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)  # what `fire` could not queue is told in its log only
     sys.path.append(os.getcwd())
-    importlib.import_module(sys.argv[1])
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     with ThreadPoolExecutor(64) as pool:
         for line in sys.stdin:
             pool.submit(_serve, json.loads(line))

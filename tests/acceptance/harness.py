@@ -27,6 +27,13 @@ __all__ = ["CallError", "Caller", "Fleet", "Program", "Stage", "Up", "opened", "
 
 P = TypeVar("P", bound=Program)
 
+#: A module in every fleet's folder. A client process that imports it gives the broker as long for an answer as the tests' own
+#: do, and so do its children: a machine that stands still for a second is no outage.
+PATIENT = f"""
+from seawall.actors.engine import engine_from_url
+engine_from_url.__kwdefaults__["answer_timeout"] = {PATIENCE}
+"""
+
 
 class Fleet:
     """Processes that share a namespace on one broker, and services that they declare: a table of keywords by key."""
@@ -47,6 +54,7 @@ class Fleet:
         self.folder.mkdir(parents=True)
         self.url = url
         (self.folder / "services.py").write_text(_module(services))
+        (self.folder / "patient.py").write_text(PATIENT)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SEAWALL_")}
         self.environ = {**kept, "SEAWALL_NAMESPACE": self.namespace, **(environ or {})}
         self.programs: list[Program] = []
@@ -82,8 +90,10 @@ class Fleet:
     def supervisor(self, *options: str) -> Program:
         return self._seawall("supervisor", *options)
 
-    def caller(self) -> Caller:
-        return self._kept(Caller(self.folder, self._log("caller"), self.environ))
+    def caller(self, *, patient: bool = True) -> Caller:
+        """Not `patient` where the broker's absence is the subject."""
+        modules = ("patient", "services") if patient else ("services",)
+        return self._kept(Caller(self.folder, self._log("caller"), self.environ, modules))
 
     def up(self, *options: str, broker: str = "") -> Up:
         """Everything under `seawall up`, with a server of its own (use() its url() then) or over the `broker` at this URL."""
@@ -91,7 +101,7 @@ class Fleet:
         return self._kept(Up(self.folder, self._log("up"), environ, *options))
 
     def script(self, text: str, *arguments: str) -> Program:
-        """A Python program of the test's own, in this fleet's folder and environment."""
+        """A Python program of the test's own, in this fleet's folder and environment. A client imports `patient` first."""
         return self._kept(
             Program(
                 [sys.executable, "-c", text, *arguments],

@@ -118,10 +118,8 @@ class CallError(Exception):
 class Caller(Program):
     """A client process of its own, which does what it is told; see caller.py for what it can do."""
 
-    def __init__(self, folder: Path, log: Path, environ: Mapping[str, str]) -> None:
-        super().__init__(
-            [sys.executable, str(_CALLER), "services"], folder=folder, log=log, environ=environ, pipes=True
-        )
+    def __init__(self, folder: Path, log: Path, environ: Mapping[str, str], modules: Sequence[str]) -> None:
+        super().__init__([sys.executable, str(_CALLER), *modules], folder=folder, log=log, environ=environ, pipes=True)
         self._numbers = itertools.count()
         self._answers: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from tests.acceptance.harness import Caller, CallError, Fleet
+from tests.acceptance.harness import START_SECONDS, Caller, CallError, Fleet
 from tests.support import Answer, CountingService, PrivateRedis, Request, wait_until
 
 __all__ = ["Found", "outage_of"]
@@ -97,7 +97,9 @@ def outage_of(outage: float, how: How, folder: Path) -> Found:
         stack.callback(redis.stop)
         scene = Scene(stack)
         fleet = stack.enter_context(Fleet(folder, redis.url, scene.declared()))
-        *_, caller = fleet.start(workers=2, supervisors=1, callers=1)
+        caller = fleet.caller(patient=False)
+        fleet.start(workers=2, supervisors=1)
+        caller.ask("ready", timeout=START_SECONDS)
         waiting = caller.start("call", service="running", method="GET", path="/during/waited", deadline=120)
         expected = scene.begin(caller, outage)
 

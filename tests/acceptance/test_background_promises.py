@@ -24,11 +24,14 @@ from tests.support import Answer, CountingService, PrivateRedis, Request, wait_u
 FULL = os.environ.get("SEAWALL_TEST_FULL") == "1"
 #: Seconds that a scenario may take in all.
 PATIENCE = 1800.0 if FULL else 120.0
+#: Per cent of calls whose waits are compared: all but a few, or half of them where any process may stand still for a second or
+#: two and have as many calls wait as it would get in that time.
+PERCENT = 95 if FULL else 50
 
 #: A client that enqueues JSON with its own moment in it: `argv` is calls a second, seconds, and the services' keys.
 STEADY = """
 import sys, time
-import services
+import patient, services
 rate, seconds, *keys = sys.argv[1:]
 clients = [getattr(services, key) for key in keys]
 started, sent = time.monotonic(), 0
@@ -43,7 +46,7 @@ print(f"sent {sent}", flush=True)
 #: A client that fires so many snapshots of so many projects.
 SNAPSHOTS = """
 import sys, time
-import services, seawall
+import patient, services, seawall
 count, projects = int(sys.argv[1]), int(sys.argv[2])
 started = time.monotonic()
 for number in range(count):
@@ -55,7 +58,7 @@ print(f"fired in {time.monotonic() - started:.2f}", flush=True)
 WAITING = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-import requests, services
+import patient, requests, services
 def call(number):
     try:
         services.down.get(f"/{number}")
@@ -112,7 +115,7 @@ def play_outage(folder: Path) -> None:
         for key in ("files", "billing"):
             assert len(services[key].requests) == len(arrived[key])  # nothing came twice
             before, during = _waits(services[key].requests, started + seconds * 0.25)
-            say(f"{key}: p95 {before * 1000:.1f} ms before, {during * 1000:.1f} ms during the outages")
+            say(f"{key}: p{PERCENT} {before * 1000:.1f} ms before, {during * 1000:.1f} ms during the outages")
             assert during <= (max(1.5 * before, before + 0.005) if FULL else before + 1.0)
 
 
@@ -129,10 +132,11 @@ def _bodies(requests: Sequence[Request]) -> dict[str, list[bytes]]:
 
 
 def _waits(requests: Sequence[Request], moment: float) -> tuple[float, float]:
-    """The 95th percentile of seconds from enqueue to arrival, before the moment and after it."""
+    """Seconds from enqueue to arrival within which PERCENT of the calls came, before the moment and after it."""
     waits = [(request.json["at"], request.at - request.json["at"]) for request in requests]
     halves = [wait for at, wait in waits if at < moment], [wait for at, wait in waits if at >= moment]
-    return statistics.quantiles(halves[0], n=20)[-1], statistics.quantiles(halves[1], n=20)[-1]
+    before, after = (statistics.quantiles(half, n=100)[PERCENT - 1] for half in halves)
+    return before, after
 
 
 def test_held_calls_drain_along_the_slow_start_curve(stage: Stage) -> None:
@@ -266,9 +270,14 @@ def play_bad_apples(folder: Path) -> None:
             say(f"turn {turn}: 990 good calls of 1,000 arrived in {time.monotonic() - started:.1f} s")
         # Beside the outage, those that always fail may open it when nothing else is left of a turn, and once in a slow start.
         assert fleet.engine.queue.tally()["api", "outages"] <= 4
-        fleet.enqueue("api", ["/last"])
+
+        def is_closed() -> bool:
+            """Asks for another good call each time: those that always fail may have opened it again before anybody looked."""
+            fleet.enqueue("api", ["/last"])
+            return fleet.breaker("api").state is State.CLOSED
+
+        wait_until(is_closed, message="a good call does not close it")
         wait_until(lambda: "/last" in arrived)
-        wait_until(lambda: fleet.breaker("api").state is State.CLOSED, message="a good call does not close it")
 
 
 def test_a_slow_service_delays_no_call_of_another_one(stage: Stage) -> None:
@@ -296,7 +305,7 @@ def play_slow_neighbour(folder: Path) -> None:
         sent = int(finished(script, "sent"))
         wait_until(lambda: len(quick.requests) == sent, PATIENCE, message="calls of the quick service wait")
         before, during = _waits(quick.requests, busy_since)
-        say(f"p95 {before * 1000:.1f} ms, {during * 1000:.1f} ms beside a service whose slots all hang")
+        say(f"p{PERCENT} {before * 1000:.1f} ms, {during * 1000:.1f} ms beside a service whose slots all hang")
         assert slow.active == 2 * 7
         assert during <= (max(1.5 * before, before + 0.005) if FULL else before + 1.0)
 

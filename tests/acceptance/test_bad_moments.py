@@ -250,6 +250,7 @@ def test_broker_that_is_away_is_waited_for_and_a_wrong_password_is_not(tmp_path:
     with started(tmp_path, "worker", "services", environ=plain_environ(SEAWALL_BROKER_URL=own_redis.url)) as program:
         program.expect("the broker is away, so it could not be checked")
         program.expect("serving any")
+        program.expect("the broker (heartbeat) is away")
         own_redis.restart()
         program.expect("the broker (heartbeat) is back after")
         assert ended(program) == Exit.OK

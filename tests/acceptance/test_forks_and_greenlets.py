@@ -17,6 +17,7 @@ from tests.support import Answer, CountingService, PrivateRedis
 #: A worker that runs calls, and its caller, in one process. Children are forked in the middle of it; they end as programs do.
 WORKER = """
 import os, sys, threading
+import patient
 from seawall.runtime import current, registry
 from seawall.workers.worker import CallWorker
 from services import mine
@@ -61,6 +62,7 @@ from gevent import monkey
 monkey.patch_all()
 import os, time
 import gevent
+import patient
 from services import mine
 
 def one(path):

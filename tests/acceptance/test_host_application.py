@@ -13,6 +13,7 @@ from tests.support import Answer, CountingService, PrivateRedis
 #: parent's is under way in another thread at that moment. Each process then checks that the answers are its own.
 PRELOAD = """
 import os, sys, threading
+import patient
 from services import mine
 
 CHILDREN, CALLS, THREADS = 3, 10, 3
@@ -60,6 +61,7 @@ sys.exit(0 if good and not any(codes) else 1)
 #: As Celery's prefork pool: a child of multiprocessing, forked after use, that works and is replaced after a few tasks.
 PREFORK = """
 import multiprocessing, sys
+import patient
 from services import mine
 
 def task(path):
@@ -91,6 +93,7 @@ ran = []
 def count(n):
     ran.append((n, mine.get(f"/from-their-actor/{n}").json()["path"]))
 
+import patient
 from services import mine
 
 middleware = [type(each) for each in theirs.middleware]
@@ -117,7 +120,7 @@ DRAMATIQ_IN_MEMORY = "import os; os.environ['SEAWALL_BROKER_URL'] = 'memory://'\
 #: A cell of a notebook that is run again: the client is declared anew, with another setting.
 NOTEBOOK = """
 from seawall import ResilientServiceClient
-import services
+import patient, services
 
 url = services.mine.service.base_url
 cell = "client = ResilientServiceClient(url, service_name='Mine', key='mine', timeout={timeout})"

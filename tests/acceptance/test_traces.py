@@ -25,7 +25,7 @@ trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(ConsoleSpanEx
 """
 
 CALLS = """
-import services
+import patient, services
 from opentelemetry import trace
 with trace.get_tracer("application").start_as_current_span("handler"):
     services.shop.get("/waited")
@@ -69,7 +69,7 @@ def test_one_trace_from_the_application_to_the_service(fleet: Fleet, service: Co
         assert kinds == ["SpanKind.PRODUCER", "SpanKind.CONSUMER", "SpanKind.CLIENT"]
         assert (sent["name"], attempt["name"]) == (f"send {queue}", f"process {queue}")
         assert sent["parent_id"] == handler["context"]["span_id"]
-    logged = [json.loads(line) for line in worker.text.splitlines() if '"attempt"' in line]
+    logged = [json.loads(line) for line in worker.expect('"attempt"', count=4)]  # a call's beginning and its end
     assert {f"0x{line['trace_id']}" for line in logged} == {handler["context"]["trace_id"]}
     assert {f"0x{line['span_id']}" for line in logged} == {
         span["context"]["span_id"] for span in found if span["kind"] == "SpanKind.CONSUMER"

@@ -14,7 +14,7 @@ from seawall.actors.queue_store import Later
 from seawall.actors.record import Progress
 from seawall.actors.redis_wake import WakeLine
 from seawall.actors.service import queue_names
-from seawall.redis_link import RedisLink
+from seawall.redis_link import ANSWER_TIMEOUT, RedisLink
 from tests.chaos.checker import ANSWER_GRACE
 from tests.integration.stores import RedisStores, fetch
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
@@ -42,8 +42,8 @@ def test_callers_have_their_answers_in_time_though_the_broker_falls_silent(
             client.get(f"/{deadline}", deadline=deadline)
         late[deadline] = time.monotonic() - started - deadline
 
-    with before(own_redis) as proxy, RemoteHouse(own_redis.url, supervised=False):
-        with caller(f"redis://127.0.0.1:{proxy.port}/0"):
+    with before(own_redis) as proxy, RemoteHouse(own_redis.url, supervised=False, answer_timeout=ANSWER_TIMEOUT):
+        with caller(f"redis://127.0.0.1:{proxy.port}/0", answer_timeout=ANSWER_TIMEOUT):
             client = ResilientServiceClient(service.url, "Chroma Server")
             crew = [threading.Thread(target=call, args=(deadline,)) for deadline in (1.0, 1.1, 1.5)]
             for thread in crew:
@@ -119,8 +119,8 @@ def test_a_reply_that_stops_halfway_keeps_its_reader_no_longer_than_its_deadline
         path = client.connection_pool.connection_kwargs["path"]
     with (
         HalfWay(path) as proxy,
-        RemoteHouse(own_redis.url, supervised=False),
-        caller(f"redis://127.0.0.1:{proxy.port}/0"),
+        RemoteHouse(own_redis.url, supervised=False, answer_timeout=ANSWER_TIMEOUT),
+        caller(f"redis://127.0.0.1:{proxy.port}/0", answer_timeout=ANSWER_TIMEOUT),
     ):
         chroma = ResilientServiceClient(service.url, "Chroma Server")
         assert chroma.get("/whole").status_code == 200
@@ -133,7 +133,10 @@ def test_a_reply_that_stops_halfway_keeps_its_reader_no_longer_than_its_deadline
 
 def test_taking_a_trial_counts_as_waiting(own_redis: PrivateRedis, service: CountingService) -> None:
     """The timer has ended, a caller takes the trial, and the broker falls silent while it does."""
-    with before(own_redis) as proxy, caller(f"redis://127.0.0.1:{proxy.port}/0") as runtime:
+    with (
+        before(own_redis) as proxy,
+        caller(f"redis://127.0.0.1:{proxy.port}/0", answer_timeout=ANSWER_TIMEOUT) as runtime,
+    ):
         client = ResilientServiceClient(service.url, "Chroma Server", recovery_timeout=0.1, failure_threshold=1)
         view = runtime.views.of(client.service)
         view.failed(view.record.changed_at, view.generation, "it is down")
@@ -163,7 +166,7 @@ def test_a_process_that_starts_in_an_outage_has_its_answers_in_time_too(
             client.get("/thing", deadline=0.5)
         late.append(time.monotonic() - started - 0.5)
 
-    with before(own_redis) as proxy, caller(f"redis://127.0.0.1:{proxy.port}/0"):
+    with before(own_redis) as proxy, caller(f"redis://127.0.0.1:{proxy.port}/0", answer_timeout=ANSWER_TIMEOUT):
         proxy.passing.clear()
         crew = [threading.Thread(target=call, args=(key,)) for key in ("billing", "files", "search", "vector")]
         for thread in crew:

@@ -17,6 +17,7 @@ from seawall import runtime as runtimes
 from seawall.actors.engine import Engine, engine_from_url
 from seawall.actors.queue_store import Group, Want
 from seawall.actors.service import queue_names
+from seawall.redis_link import ANSWER_TIMEOUT
 from seawall.supervisor.breaker import Record
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.view import BreakerView
@@ -30,7 +31,7 @@ WAITED = queue_names("chroma")[0]
 
 @pytest.fixture
 def runtime(own_redis: PrivateRedis) -> Iterator[runtimes.Runtime]:
-    with caller(own_redis.url) as runtime:
+    with caller(own_redis.url, answer_timeout=ANSWER_TIMEOUT) as runtime:
         yield runtime
 
 

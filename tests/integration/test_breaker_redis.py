@@ -123,12 +123,12 @@ class TestRoundTrips:
         view.status()
         assert evals(calls(inside)) == evals(before)
 
-    def test_128_failures_from_8_threads_cost_few_swaps(
+    def test_128_failures_from_32_threads_cost_few_swaps(
         self, redis_url: str, inside: redis.Redis, process: Process
     ) -> None:
         view = process(redis_url, Policy(failure_threshold=1000))  # type: ignore[call-arg]
         before = evals(calls(inside))
-        run_together([partial(fail, view, 16)] * 8)
+        run_together([partial(fail, view, 4)] * 32)
 
         assert view.record.failures == 128
         assert evals(calls(inside)) - before <= 64

@@ -20,6 +20,7 @@ from seawall import (
     TokenUnavailable,
     direct,
 )
+from seawall.redis_link import ANSWER_TIMEOUT
 from tests.support import Answer, CountingService, PrivateRedis, Request, wait_until
 from tests.support.house import RemoteHouse, caller
 
@@ -32,7 +33,7 @@ def _warns_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def client(tmp_path: Path, service: CountingService) -> Iterator[ResilientServiceClient]:
     """A client whose broker refuses connections."""
-    with caller(f"unix://{tmp_path}/nobody.sock"):
+    with caller(f"unix://{tmp_path}/nobody.sock", answer_timeout=ANSWER_TIMEOUT):
         yield ResilientServiceClient(service.url, "Chroma Server", backoff=0.01, failure_threshold=2)
 
 
@@ -103,7 +104,9 @@ class TestUnreachable:
         assert service.count() == 0
 
     def test_not_without_its_token(self, tmp_path: Path, service: CountingService) -> None:
-        with caller(f"unix://{tmp_path}/nobody.sock", internal_token_file=str(tmp_path / "token")):
+        with caller(
+            f"unix://{tmp_path}/nobody.sock", answer_timeout=ANSWER_TIMEOUT, internal_token_file=str(tmp_path / "token")
+        ):
             client = ResilientServiceClient(service.url, "Chroma Server")
             with pytest.raises(ServiceUnavailable) as caught:
                 client.get("/ready")
@@ -134,7 +137,7 @@ class TestUnreachable:
 @pytest.fixture
 def silent(own_redis: PrivateRedis, service: CountingService) -> Iterator[ResilientServiceClient]:
     """A client whose broker took its connection, and then answers nothing any more."""
-    with caller(own_redis.url), RemoteHouse(own_redis.url, supervised=False):
+    with caller(own_redis.url, answer_timeout=ANSWER_TIMEOUT), RemoteHouse(own_redis.url, supervised=False):
         client = ResilientServiceClient(service.url, "Chroma Server", 1)
         client.get("/ready")
         service.clear()
@@ -174,7 +177,7 @@ class TestSilent:
 def test_the_status_never_waits_for_a_silent_broker(own_redis: PrivateRedis, service: CountingService) -> None:
     """Not even in a process that has never talked to it."""
     own_redis.freeze()
-    with caller(own_redis.url):
+    with caller(own_redis.url, answer_timeout=ANSWER_TIMEOUT):
         client = ResilientServiceClient(service.url, "Chroma Server")
         for _ in range(3):
             started = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 
 from seawall import ResilientServiceClient
 from seawall import runtime as runtimes
+from seawall.redis_link import ANSWER_TIMEOUT
 from tests.acceptance.harness import Fleet
 from tests.support import CountingService, PrivateRedis
 from tests.support.house import caller
@@ -64,6 +65,6 @@ class Stand:
     def client(self, fleet: Fleet, key: str) -> ResilientServiceClient:
         """A client of this process, declared as the fleet declares it."""
         if runtimes.current().settings.namespace != fleet.namespace:
-            self.enter(caller(fleet.url, namespace=fleet.namespace))
+            self.enter(caller(fleet.url, answer_timeout=ANSWER_TIMEOUT, namespace=fleet.namespace))
         declared = dict(fleet.services[key])
         return ResilientServiceClient(declared.pop("url"), key.capitalize(), key=key, **declared)

@@ -17,7 +17,7 @@ from seawall.actors.queue_store import Counts
 from seawall.actors.service import queue_names
 from seawall.errors import BrokerUnavailable
 from tests.support import PrivateRedis, wait_until
-from tests.support.house import RemoteHouse, caller
+from tests.support.house import PATIENT, RemoteHouse, caller
 
 __all__ = ["ROOT", "calling", "counts", "drained", "pass_time", "run_child", "running"]
 
@@ -25,9 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def calling(url: str, **options: Any) -> Iterator[RemoteHouse]:
+def calling(url: str, *, answer_timeout: float = PATIENT, **options: Any) -> Iterator[RemoteHouse]:
     """This process as a client of the broker at `url`, with a worker that shares nothing with it but the server."""
-    with caller(url), RemoteHouse(url, **options) as house:
+    with (
+        caller(url, answer_timeout=answer_timeout),
+        RemoteHouse(url, answer_timeout=answer_timeout, **options) as house,
+    ):
         yield house
 
 

@@ -12,19 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from seawall import BrokerUnavailable, ResilientServiceClient
+from seawall.redis_link import ANSWER_TIMEOUT
 from tests.support import CountingService, PrivateRedis, wait_until
 from tests.support.house import caller
 
 CALLS = 8
-#: Seconds within which the error is there, and what a busy machine may need beyond them.
-PROMISED, BUSY = 2.0, 0.3
+#: Seconds within which the error is there, and what a busy machine may need beyond them; both are less than the 4.7 s.
+PROMISED, BUSY = 2.0, 1.5
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_the_error_is_typed_and_there_in_time(
     how: str, own_redis: PrivateRedis, service: CountingService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caller(own_redis.url):
+    with caller(own_redis.url, answer_timeout=ANSWER_TIMEOUT):
         client = ResilientServiceClient(service.url, "Away", key="away")
         client.enqueue("POST", "/before")
         {"killed": own_redis.kill, "frozen": own_redis.freeze}[how]()

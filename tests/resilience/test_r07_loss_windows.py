@@ -5,7 +5,9 @@ What a `kill -9` of the one server there is takes with it, for each persistence 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -20,22 +22,32 @@ from tests.support.house import caller
 SENDERS, ENOUGH = 4, 200
 
 
-def accepted_before_a_kill(server: PrivateRedis, client: ResilientServiceClient) -> list[str]:
-    """Ids of the calls that were accepted by senders that go on until the server is gone."""
+def accepted_before_a_kill(
+    server: PrivateRedis, client: ResilientServiceClient, *, puts_off: bool = False
+) -> list[str]:
+    """Ids of the calls that were accepted by senders that go on until the server is gone.
+
+    If it `puts_off` writing for as long as a sync of earlier writes lasts, they end before, and it dies once it has written.
+    """
     accepted: list[str] = []
+    gone = threading.Event()
 
     def send() -> None:
-        while True:
-            try:
+        while not gone.is_set():
+            with contextlib.suppress(BrokerUnavailable):
                 accepted.append(client.enqueue("POST", "/sent").id)
-            except BrokerUnavailable:
-                return
 
-    with ThreadPoolExecutor(SENDERS) as pool:
-        for _ in range(SENDERS):
-            pool.submit(send)
-        wait_until(lambda: len(accepted) >= ENOUGH)
-        server.kill()
+    with ThreadPoolExecutor(SENDERS) as pool, server.client() as inside:
+        senders = [pool.submit(send) for _ in range(SENDERS)]
+        try:
+            wait_until(lambda: len(accepted) >= ENOUGH)
+            if puts_off:
+                gone.set()
+                wait(senders)
+                wait_until(lambda: inside.info("persistence")["aof_buffer_length"] == 0)
+            server.kill()
+        finally:
+            gone.set()
     return accepted
 
 
@@ -50,7 +62,7 @@ def test_with_an_append_only_file_nothing_accepted_is_lost(
     server = PrivateRedis(tmp_path, appendfsync=fsync)
     with running(server), caller(server.url):
         client = ResilientServiceClient(service.url, "Kept", key="kept")
-        accepted = accepted_before_a_kill(server, client)
+        accepted = accepted_before_a_kill(server, client, puts_off=fsync == "everysec")
         server.restart()
         assert what_became(client, accepted) == {"queued"}
         assert broker_problems(load_settings({"broker_url": server.url})) == []

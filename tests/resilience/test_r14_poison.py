@@ -21,7 +21,7 @@ WORKER = """
 import os, signal, sys, threading
 import services
 from seawall import runtime
-from seawall.actors import redis_wake
+from seawall.actors import hub, redis_wake
 from seawall.actors.engine import engine_from_url
 from seawall.actors.token import TokenSource
 from seawall.actors.views import Views
@@ -31,6 +31,7 @@ def run(call):
     if call.target == "/deadly":
         os.kill(os.getpid(), signal.SIGKILL)
 
+hub.QUARANTINE_SECONDS = 5.0  # a process may stand still for a second before it dies of its call
 redis_wake.POLL_SECONDS = 0.2  # how soon an idle worker looks for the calls of dead ones
 url, namespace, lease, workers.BEAT_SECONDS = *sys.argv[1:4], float(sys.argv[4])
 engine = engine_from_url(url, namespace, lease=float(lease))

@@ -59,8 +59,8 @@ def test_wrong_clocks_decide_nothing(
             beside = time.monotonic() + BESIDE
             for number in range(SHORT):
                 client.enqueue("POST", f"/short/{number}", expires_in=EXPIRY)
-            client.enqueue("POST", "/delayed", delay=DELAY, expires_in=EXPIRY)
             asked = time.monotonic()
+            client.enqueue("POST", "/delayed", delay=DELAY, expires_in=EXPIRY)
             assert client.get("/waited", deadline=20).status_code == 200
             (delayed,) = service.wait_for(1, path="/delayed")
             pass_time(beside)

@@ -15,7 +15,7 @@ from seawall import ResilientServiceClient
 from tests.resilience.scene import calling, pass_time
 from tests.support import CountingService, wait_until
 
-SAMPLES, TRIES = 30, 3
+SAMPLES, TRIES = 40, 3
 #: Seconds in the 95th percentile between sending and arrival at an idle worker.
 PICKED_UP = 0.05
 #: Seconds by which a delayed call may be late: DESIGN.md's promise, RELIABILITY.md asks for 0.25.
@@ -41,14 +41,14 @@ def test_an_idle_worker_is_quick_and_quiet(redis_url: str, service: CountingServ
         for attempt in range(1, TRIES + 1):  # a busy machine may be late now and then, but not each time
             first = service.count()
             took = [picked_up(first + number) for number in range(SAMPLES)]
-            if statistics.quantiles(took, n=20)[-1] <= PICKED_UP:
+            if sorted(took)[SAMPLES * 95 // 100 - 1] <= PICKED_UP:
                 break
             assert attempt < TRIES, took
         first = service.count()
         assert statistics.median(picked_up(first + number, 0.2) for number in range(5)) <= PUNCTUAL
 
         wait_until(asleep)
-        before, began = reads(inside), time.monotonic()
+        began, before = time.monotonic(), reads(inside)
         pass_time(began + IDLE)
         rate = (reads(inside) - before - 1) / (time.monotonic() - began)
     assert rate <= SENDS

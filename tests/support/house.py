@@ -20,7 +20,11 @@ from seawall.supervisor.trials import Trials
 from seawall.supervisor.view import BreakerView
 from seawall.workers.worker import CallWorker
 
-__all__ = ["RemoteHouse", "caller", "no_services"]
+__all__ = ["PATIENT", "RemoteHouse", "caller", "no_services"]
+
+#: Seconds that these wait for the broker's answer: a machine that stands still for a second is no outage. Where the broker's
+#: absence is the subject, a test asks for the product's own `ANSWER_TIMEOUT`.
+PATIENT = 10.0
 
 
 @contextmanager
@@ -35,9 +39,10 @@ def no_services() -> Iterator[None]:
 
 
 @contextmanager
-def caller(url: str, **settings: Any) -> Iterator[runtimes.Runtime]:
+def caller(url: str, *, answer_timeout: float = PATIENT, **settings: Any) -> Iterator[runtimes.Runtime]:
     """This process's runtime as a client of the broker at `url`."""
-    runtime = runtimes.Runtime(load_settings({"broker_url": url, **settings}))
+    loaded = load_settings({"broker_url": url, **settings})
+    runtime = runtimes.Runtime(loaded, engine=engine_from_url(url, loaded.namespace, answer_timeout=answer_timeout))
     before = runtimes.replace(runtime)
     try:
         with no_services():
@@ -62,8 +67,9 @@ class RemoteHouse:
         backoff: float = 0.0,
         supervised: bool = True,
         metered: bool = True,
+        answer_timeout: float = PATIENT,
     ) -> None:
-        self._engine = engine_from_url(url)
+        self._engine = engine_from_url(url, answer_timeout=answer_timeout)
         self._engine.metered = metered
         self._views = Views(self._engine.breakers, grace=self._engine.grace)
         self._token = token or TokenSource()

@@ -278,10 +278,17 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self._body(headers)
         request = Request(self.command, path, query, headers, body, time.monotonic(), self.number)
+        self.inside = True
         try:
             self._answer(owner._arrived(request))
         finally:
-            owner._left()
+            self._leave()
+
+    def _leave(self) -> None:
+        """The request is no longer in progress: known before its last byte is, after which the next one may come."""
+        if self.inside:
+            self.inside = False
+            self.server.owner._left()
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
 
@@ -313,6 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, head: bytes, body: bytes, answer: Answer) -> None:
         if not answer.drip:
+            self._leave()
             self.wfile.write(head + body)
             return
         self.wfile.write(head)

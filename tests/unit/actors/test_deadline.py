@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from seawall.actors import deadline
 from seawall.actors.deadline import Deadline, until
 from seawall.actors.wire import POOLS, Exchange
+from tests.support import wait_until
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -83,36 +85,38 @@ def test_a_guarded_descriptor_stays_open_until_it_is_released() -> None:
             os.fstat(number)
 
 
-def test_deadlines_fire_in_their_order_and_not_in_that_of_their_making() -> None:
-    pairs = [socket.socketpair() for _ in range(3)]
-    ended: list[int] = []
-
-    def wait_for_end(number: int, seconds: float, ready: threading.Barrier) -> None:
-        near, far = pairs[number]
-        with near, far, until(seconds) as limit:
-            limit.guard(near)
-            ready.wait(5)
-            near.settimeout(5)
-            near.recv(1)
-            ended.append(number)
-
-    ready = threading.Barrier(3)
-    threads = [
-        threading.Thread(target=wait_for_end, args=(number, seconds, ready))
-        for number, seconds in enumerate((0.3, 0.1, 0.2))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(5)
-    assert ended == [1, 2, 0]
+def test_deadlines_fire_in_their_order_and_not_in_that_of_their_making(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher's own order, on this thread: those that it wakes may come in any other."""
+    monkeypatch.setattr(deadline, "_started", lambda run: threading.current_thread())
+    watcher, now = deadline._Watcher(), time.monotonic()
+    made = [Deadline(now + seconds) for seconds in (0.03, 0.01, 0.02)]
+    for limit in made:
+        watcher.add(limit)
+    fired: list[Deadline] = []
+    while len(fired) < len(made):
+        with watcher._changed:
+            fired += watcher._wait_for_expired()
+    assert [made.index(limit) for limit in fired] == [1, 2, 0]
 
 
-def test_finished_deadlines_do_not_pile_up() -> None:
-    with until(500):  # the watcher sleeps until then, and is not woken by later ones
+def test_an_earlier_deadline_wakes_the_watcher(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = deadline._Watcher()
+    monkeypatch.setattr(deadline, "_watcher", watcher)
+    other, its_end = socket.socketpair()
+    with other, its_end, until(60) as late:
+        late.guard(other)
+        wait_until(lambda: watcher._wakes_at == late.monotonic_end)
+        with until(0.05) as limit:
+            limit.guard(pair[0])
+            assert pair[0].recv(1) == b""
+
+
+def test_finished_deadlines_do_not_pile_up(pair: Pair) -> None:
+    with until(500) as earlier:  # the watcher sleeps until then, and is not woken by later ones
+        earlier.guard(pair[0])
         for _ in range(1000):
-            with until(1000):
-                pass
+            with until(1000) as limit:
+                limit.guard(pair[1])
         assert len(deadline._watcher._heap) < 200
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from seawall import runtime as runtimes
+from seawall.actors.engine import engine_from_url
 from seawall.cli.main import main
-from tests.support.house import no_services
+from seawall.redis_link import RedisLink
+from tests.support.house import PATIENT, no_services
 
 __all__ = ["Ran", "Run"]
 
@@ -28,6 +30,14 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
+def redis_url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The shared server is never away: commands and engines of this process wait for its answer as long as it takes."""
+    for made in (engine_from_url, RedisLink.__init__):
+        monkeypatch.setitem(made.__kwdefaults__, "answer_timeout", PATIENT)  # type: ignore[arg-type]
+    return redis_url
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to be in; what a command leaves behind in the process is put back."""
     monkeypatch.chdir(tmp_path)
@@ -36,7 +46,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = list(root.handlers), root.level, seawall.level, set(sys.modules), runtimes.replace(None)
     with no_services():
         yield tmp_path
-    root.handlers[:], root.level, seawall.level = before[0], before[1], before[2]
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    seawall.setLevel(before[2])
     for name in set(sys.modules) - before[3]:
         if name.endswith("services"):
             del sys.modules[name]

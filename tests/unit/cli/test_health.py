@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from seawall import ResilientServiceClient
 from seawall import runtime as runtimes
+from seawall.cli import health as command
 from seawall.exits import Exit
 from seawall.supervising import make_supervisor
-from tests.acceptance.shell import plain_environ, run
+from tests.acceptance.shell import Ran, plain_environ, run
 from tests.support import CountingService, wait_until
-from tests.support.house import RemoteHouse, caller
+from tests.support.house import PATIENT, RemoteHouse, caller
 from tests.unit.cli.conftest import Run
 
 SERVICES = """
@@ -38,7 +40,13 @@ class Probe:
 
 
 @pytest.fixture
-def probe(seawall_command: Run, redis_url: str) -> Probe:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a second is no finding."""
+    monkeypatch.setattr(command, "PATIENCE", PATIENT)
+
+
+@pytest.fixture
+def probe(seawall_command: Run, redis_url: str, patient: None) -> Probe:
     return Probe(seawall_command, redis_url)
 
 
@@ -52,6 +60,18 @@ def worker(redis_url: str, folder: Path) -> Iterator[RemoteHouse]:
             yield house
 
 
+def run_probe(*words: str, folder: Path, environ: dict[str, str]) -> Ran:
+    """In a process of its own; again while the broker cannot be asked within its patience, which is no fault of the worker."""
+
+    def asked() -> Ran | None:
+        ran = run("health", *words, folder=folder, environ=environ)
+        return None if ran.code == Exit.UNAVAILABLE else ran
+
+    found = wait_until(asked)
+    assert found is not None
+    return found
+
+
 class TestWorker:
     def test_one_of_this_host_with_a_heartbeat_is_well(self, worker: RemoteHouse, probe: Probe) -> None:
         code, told = probe("worker")
@@ -62,8 +82,8 @@ class TestWorker:
         """Asked by a process of its own: this one's worker serves whatever is declared here."""
 
         def probe(*modules: str) -> tuple[int, dict[str, Any]]:
-            words = ("health", "--role", "worker", *modules, "--broker-url", redis_url)
-            ran = run(*words, folder=folder, environ=plain_environ())
+            words = ("--role", "worker", *modules, "--broker-url", redis_url)
+            ran = run_probe(*words, folder=folder, environ=plain_environ())
             return ran.code, json.loads(ran.out)
 
         assert probe("git_services")[0] == Exit.OK
@@ -74,9 +94,9 @@ class TestWorker:
     def test_without_a_module_the_webhook_of_alerts_is_not_asked_for(
         self, worker: RemoteHouse, redis_url: str, folder: Path
     ) -> None:
-        words = ("health", "--role", "worker", "--broker-url", redis_url)
+        words = ("--role", "worker", "--broker-url", redis_url)
         environ = plain_environ() | {"SEAWALL_ALERTS_WEBHOOK": "http://127.0.0.1:9/hook"}
-        assert run(*words, folder=folder, environ=environ).code == Exit.OK
+        assert run_probe(*words, folder=folder, environ=environ).code == Exit.OK
 
     def test_another_process_is_not_the_one_that_is_meant(self, worker: RemoteHouse, probe: Probe) -> None:
         assert probe("worker", "--id", worker.worker.id)[0] == Exit.OK
@@ -94,9 +114,8 @@ class TestSupervisor:
             supervisor = make_supervisor(runtime, runtimes.registry)
             supervisor.start()
             try:
-                wait_until(lambda: probe("supervisor")[1]["checks"]["leader"]["status"] == "pass")
-                code, told = probe("supervisor")
-                assert (code, told["status"]) == (Exit.OK, "pass")
+                code, told = wait_until(lambda: (found := probe("supervisor"))[1]["status"] == "pass" and found)
+                assert (code, told["checks"]["leader"]["status"]) == (Exit.OK, "pass")
             finally:
                 supervisor.stop(1.0)
 
@@ -105,6 +124,7 @@ class TestSupervisor:
         assert (code, told["checks"]["leader"]["status"]) == (Exit.FAILED, "warn")
 
 
+@pytest.mark.usefixtures("patient")
 class TestWeb:
     def test_one_that_answers_is_well(self, seawall_command: Run, service: CountingService) -> None:
         ran = seawall_command("health", "--role", "web", "--port", str(service.port))
@@ -125,10 +145,14 @@ def test_a_broker_that_is_away_has_a_code_of_its_own(seawall_command: Run) -> No
     assert "k-12345" not in ran.out + ran.err
 
 
-def test_a_silent_broker_is_given_up_within_a_second(seawall_command: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        started = time.monotonic()
-        ran = seawall_command("health", "--role", "worker", "--broker-url", url)
-        assert ran.code == Exit.UNAVAILABLE
-        assert time.monotonic() - started < 1.5
+def test_a_silent_broker_is_given_up_within_a_second(seawall_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is silent for much longer, so that nobody's second need be measured."""
+    answers = threading.Event()
+    monkeypatch.setattr(command, "read_fleet", lambda *_: answers.wait(30))
+    started = time.monotonic()
+    ran = seawall_command("health", "--role", "worker", "--broker-url", "redis://127.0.0.1:1/0")
+    took = time.monotonic() - started
+    answers.set()
+    assert ran.code == Exit.UNAVAILABLE
+    assert "does not answer within 0.8 s" in ran.out
+    assert took < 10

@@ -12,6 +12,7 @@ from seawall.exits import Exit
 from seawall.supervisor.child_process import Process, how_it_ended
 from seawall.supervisor.processes import ChildSpec, Keeper
 from seawall.supervisor.restarts import RestartPolicy, Restarts
+from tests.unit.supervisor.conftest import logged
 
 FOR_EVER = float("inf")
 
@@ -172,7 +173,7 @@ class TestRestarts:
         caplog.set_level(logging.INFO, "seawall.keeper")
         world = World({"a": [Life(3, -9), Life(1, Exit.SOFTWARE), Life()]}, stops=[10])
         run(world, spec("a"))
-        assert caplog.messages == [
+        assert [record.getMessage() for record in logged(caplog, "seawall.keeper")] == [
             "a runs as process 1",
             "a (process 1) was ended by SIGKILL",
             "a is started again in 0.2 s",

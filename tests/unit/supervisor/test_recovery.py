@@ -8,8 +8,10 @@ import pytest
 
 from seawall.errors import BrokerUnavailable
 from seawall.supervisor.recovery import SWEEPS_IN_A_ROW, Recovery
+from tests.unit.supervisor.conftest import logged
 
 Found = tuple[int, int, int]
+LOGGER = "seawall.supervisor"
 
 
 class Queues:
@@ -32,7 +34,11 @@ class Queues:
 
 @pytest.fixture(autouse=True)
 def all_levels(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "seawall.supervisor")
+    caplog.set_level(logging.DEBUG, LOGGER)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in logged(caplog, LOGGER)]
 
 
 def recovery_of(queues: Queues) -> Recovery:
@@ -43,24 +49,24 @@ def test_quiet_round_sweeps_each_queue_once_and_says_nothing(caplog: pytest.LogC
     queues = Queues(a=[], b=[])
     recovery_of(queues).round()
     assert queues.swept == ["a", "b"]
-    assert caplog.messages == []
+    assert said(caplog) == []
 
 
 def test_finds_are_logged_as_a_warning_one_line_a_queue(caplog: pytest.LogCaptureFixture) -> None:
     recovery_of(Queues(a=[(3, 1, 2)], b=[], c=[(0, 0, 1)])).round()
-    assert caplog.messages == [
+    assert said(caplog) == [
         "calls of a: 3 went back because their worker died, 1 moved to the dead letters as poison, "
         "2 expired before they could start",
         "calls of c: 1 expired before they could start",
     ]
-    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    assert {record.levelno for record in logged(caplog, LOGGER)} == {logging.WARNING}
 
 
 def test_queue_with_more_than_one_sweep_treats_is_swept_again_in_the_same_round(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     recovery_of(Queues(a=[(500, 0, 0), (500, 0, 0), (20, 0, 0)])).round()
-    assert caplog.messages == ["calls of a: 1020 went back because their worker died"]
+    assert said(caplog) == ["calls of a: 1020 went back because their worker died"]
 
 
 def test_endless_queue_leaves_the_others_their_turn() -> None:
@@ -78,7 +84,7 @@ def test_outage_of_the_broker_is_logged_once_at_its_start_and_once_at_its_end(ca
         recovery.round()
     queues.away = False
     recovery.round()
-    begun, found, over = caplog.messages
+    begun, found, over = said(caplog)
     assert begun.startswith("the broker (recovery) is away")
     assert "1 went back" in found
     assert over.startswith("the broker (recovery) is back after")
@@ -93,4 +99,4 @@ def test_finds_before_the_broker_went_away_are_logged_all_the_same(caplog: pytes
         raise BrokerUnavailable("no answer in time", written=True)
 
     Recovery(lambda: ["a", "b"], sweep).round()
-    assert caplog.messages[0] == "calls of a: 5 went back because their worker died"
+    assert said(caplog)[0] == "calls of a: 5 went back because their worker died"

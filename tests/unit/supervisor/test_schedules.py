@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,10 +14,14 @@ from seawall.errors import BrokerUnavailable, QueueFull
 from seawall.supervisor.schedules import AGAIN_SECONDS, RETRY_SECONDS, Schedules
 from seawall.ticks import Every, Ticks
 from tests.support.clock import FixedClock
+from tests.unit.supervisor.conftest import STOPPED_AT, logged
+
+pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 #: Half a minute after a minute: it ticks at 30, 90, 150 ... seconds from here.
 START = 1_000_000_050.0
 MINUTE = Every(60)
+LOGGER = "seawall.supervisor"
 
 
 class Store:
@@ -61,7 +65,7 @@ class Timers:
         self.run: Callable[[], None] = lambda: None
 
     def add_job(self, do: Callable[[], None], trigger: str, *, run_date: datetime, id: str, **_: Any) -> None:
-        seconds = max(0.0, (run_date - datetime.now(UTC)).total_seconds())
+        seconds = max(0.0, run_date.timestamp() - STOPPED_AT)
         self.due, self.run = self.clock.time() + round(seconds, 2), do
 
     def get_job(self, id: str) -> float | None:
@@ -176,11 +180,11 @@ class TestMissedTicks:
         assert len(house.store.accepted) == 1
 
     def test_late_timer_is_one_call_and_one_line(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.INFO, LOGGER)
         house.clock.advance(617)
         house.timers.fire()
         assert len(house.store.accepted) == 1
-        (line,) = caplog.messages
+        (line,) = (record.getMessage() for record in logged(caplog, LOGGER))
         assert line.startswith("schedule minutely: the tick of 2001-09-09 01:")
         assert line.endswith("s late, for all that were missed")
 
@@ -237,7 +241,8 @@ class TestWhatGoesWrong:
         assert house.pass_time(130) == []
         house.store.away = None
         assert len(house.pass_time(RETRY_SECONDS)) == 1
-        began, over = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+        told = logged(caplog, LOGGER)
+        began, over = (record.getMessage() for record in told if record.levelno == logging.WARNING)
         assert began.startswith("the broker (schedules) is away, trying again until it is back")
         assert over.startswith("the broker (schedules) is back after")
 
@@ -250,7 +255,7 @@ class TestWhatGoesWrong:
     def test_full_queue_is_told_once_and_tried_again(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
         house.store.refuses["minutely"] = QueueFull("the queue is full")
         house.pass_time(60 + 2 * AGAIN_SECONDS)
-        (line,) = caplog.messages
+        (line,) = (record.getMessage() for record in logged(caplog, LOGGER))
         assert "was not queued, it is tried again until the next one: the queue is full" in line
         del house.store.refuses["minutely"]
         assert len(house.pass_time(AGAIN_SECONDS)) == 1
@@ -260,7 +265,7 @@ class TestWhatGoesWrong:
     ) -> None:
         house.store.refuses["minutely"] = QueueFull("the queue is full")
         house.pass_time(120)
-        assert len(caplog.messages) == 2
+        assert len(logged(caplog, LOGGER)) == 2
         del house.store.refuses["minutely"]
         assert house.pass_time(AGAIN_SECONDS) == [("minutely", 90.0)]
 
@@ -283,8 +288,9 @@ class TestWhatGoesWrong:
         house = House(broken=MINUTE, sound=MINUTE).begun()
         house.store.refuses["broken"] = ZeroDivisionError("a bug")
         assert [name for name, _ in house.pass_time(120)] == ["sound", "sound"]
-        assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
-        assert caplog.records[0].exc_info is not None
+        told = logged(caplog, LOGGER)
+        assert [record.levelname for record in told] == ["ERROR", "ERROR"]
+        assert told[0].exc_info is not None
 
     def test_ticks_that_cannot_be_computed_stop_no_other(self, caplog: pytest.LogCaptureFixture) -> None:
         class Broken:

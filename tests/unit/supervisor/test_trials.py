@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,6 +17,9 @@ from seawall.supervisor.store import Swap
 from seawall.supervisor.trials import FREE_TRIAL_LOOK, RETRY_SECONDS, Trials
 from seawall.supervisor.view import BreakerView, NullView
 from tests.support.clock import FixedClock
+from tests.unit.supervisor.conftest import STOPPED_AT
+
+pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 POLICY = Policy(failure_threshold=1, recovery_timeout=60.0, trial_lease=15.0)
 START = 1_000_000.0
@@ -39,7 +42,7 @@ class HandScheduler:
     def add_job(
         self, do: Callable[..., None], trigger: str, *, run_date: datetime, id: str, args: list[Any], **_: Any
     ) -> None:
-        delay = max(0.0, (run_date - datetime.now(UTC)).total_seconds())
+        delay = max(0.0, run_date.timestamp() - STOPPED_AT)
         self.timers[id] = Timer(id, round(self.clock.time() + delay, 2), lambda: do(*args))
 
     def get_job(self, id: str) -> Timer | None:
