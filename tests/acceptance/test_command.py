@@ -30,12 +30,12 @@ KEY = "tok-3f9a"
 class Shop:
     """A fleet with one service that does as it is told."""
 
-    def __init__(self, folder: Path, url: str, service: CountingService) -> None:
+    def __init__(self, folder: Path, url: str, service: CountingService, closed_port: int) -> None:
         about = {"url": service.url, "max_retries": 1, "recovery_timeout": 30, "slow_start": 0.0}
         services = {
             "shop": {**about, "service_name": "Shop Server", "health_path": "/health"},
             "sick": {**about, "failure_threshold": 2},
-            "gone": {**about, "url": f"http://127.0.0.1:{_closed_port()}"},
+            "gone": {**about, "url": f"http://127.0.0.1:{closed_port}"},
         }
         self.service = service
         self.fleet = Fleet(folder, url, services, environ={"SEAWALL_LOG_FORMAT": "json", "SEAWALL_INTERNAL_TOKEN": KEY})
@@ -85,9 +85,11 @@ def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with (
         tempfile.TemporaryDirectory(prefix="seawall-test-") as data,
         CountingService() as service,
-        tcp_server(Path(data)) as url,
+        held_port() as port,
+        held_port() as closed_port,
+        tcp_server(Path(data), port) as url,
     ):
-        shop = Shop(tmp_path_factory.mktemp("command"), url, service)
+        shop = Shop(tmp_path_factory.mktemp("command"), url, service, closed_port)
         with shop.fleet:
             shop.start()
             yield shop
@@ -96,9 +98,9 @@ def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 class tcp_server:
     """A durable server that also listens on a port."""
 
-    def __init__(self, folder: Path) -> None:
-        self._port = _closed_port()
-        self._server = PrivateRedis(folder, durable=True, port=str(self._port))
+    def __init__(self, folder: Path, port: int) -> None:
+        self._port = port
+        self._server = PrivateRedis(folder, durable=True, port=str(port))
 
     def __enter__(self) -> str:
         self._server.start()
@@ -108,10 +110,13 @@ class tcp_server:
         self._server.stop()
 
 
-def _closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port that refuses connections until one of ours listens on it; nobody else gets it meanwhile."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 def test_call_is_a_small_curl(shop: Shop, tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from seawall.actors.queue_store import Accepted, Delivery, Group, Put, QueueStor
 from seawall.actors.redis_mailbox import RedisMailbox
 from seawall.actors.redis_queue import RedisQueue
 from seawall.actors.replies import Mailbox
-from seawall.redis_link import ANSWER_TIMEOUT, RedisLink
+from seawall.redis_link import RedisLink
 from seawall.supervisor.breaker import Record, State
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.redis_store import RedisStore
 from seawall.supervisor.store import BreakerStore
+from tests.support import wait_until
+from tests.support.house import PATIENT
 
 __all__ = ["MemoryStores", "RedisStores", "Stores", "accept", "answer", "fetch", "ids", "one"]
 
@@ -43,9 +45,13 @@ class Stores:
         raise NotImplementedError
 
     def set_breaker(self, key: str, state: State, trial: str = "") -> None:
-        known, now = self.breakers.read(key)
-        record = msgspec.structs.replace(known or Record(), state=state, trial=trial)
-        assert self.breakers.swap(key, record.version, record, now).ok
+        def one_try() -> bool:
+            """Refused where this process stood still between the two for longer than clocks may differ."""
+            known, now = self.breakers.read(key)
+            record = msgspec.structs.replace(known or Record(), state=state, trial=trial)
+            return self.breakers.swap(key, record.version, record, now).ok
+
+        wait_until(one_try)
 
     def opened(self, part: T) -> T:
         """Have it closed with everything else, the latest first."""
@@ -73,7 +79,7 @@ class MemoryStores(Stores):
 
 
 class RedisStores(Stores):
-    def __init__(self, url: str, *, lease: float, namespace: str = "test", patience: float = ANSWER_TIMEOUT) -> None:
+    def __init__(self, url: str, *, lease: float, namespace: str = "test", patience: float = PATIENT) -> None:
         """`patience` is how many seconds a link waits for an answer."""
         super().__init__()
         self._url, self._lease, self._namespace, self._patience = url, lease, namespace, patience

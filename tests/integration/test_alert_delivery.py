@@ -269,9 +269,14 @@ class Stores:
         if isinstance(self.store, MemoryAlertStore):
             self._memory.changed("chroma", state.value, 5.0, "refused")
             return
-        before, now = self._breakers.read("chroma")
-        version = before.version if before else 0
-        assert self._breakers.swap("chroma", version, Record(state=state, last_error="refused"), now).ok
+
+        def one_try() -> bool:
+            """Refused where this process stood still between the two for longer than clocks may differ."""
+            before, now = self._breakers.read("chroma")
+            version = before.version if before else 0
+            return self._breakers.swap("chroma", version, Record(state=state, last_error="refused"), now).ok
+
+        wait_until(one_try)
 
 
 @pytest.fixture(params=["memory", "redis"])

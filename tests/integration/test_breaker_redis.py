@@ -81,7 +81,7 @@ class TestKeys:
 
         view._store.swap("chroma", 1, Record(), 0)  # refused, changes nothing
         taken = msgspec.structs.replace(view.record, next_trial_at=1.0)
-        assert view._store.swap("chroma", view.record.version, taken, view._store.now()).ok
+        wait_until(lambda: view._store.swap("chroma", view.record.version, taken, view._store.now()).ok)
         assert view.take_trial("call-1")
         fields = inside.hgetall("test:breaker:chroma")
         assert (fields[b"v"], fields[b"state"], fields[b"trial"]) == (b"5", b"half_open", b"call-1")

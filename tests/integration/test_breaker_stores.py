@@ -15,7 +15,7 @@ from seawall.redis_link import RedisLink
 from seawall.supervisor.breaker import Policy, Record, State
 from seawall.supervisor.memory_store import MemoryStore
 from seawall.supervisor.redis_store import RedisStore
-from seawall.supervisor.store import BreakerStore
+from seawall.supervisor.store import BreakerStore, Swap
 from seawall.supervisor.view import BreakerView
 from tests.support.threads import run_together
 from tests.support.waiting import wait_until
@@ -73,8 +73,15 @@ def store(another: Another) -> BreakerStore:
 
 
 def put(store: BreakerStore, record: Record, *, over: int = 0, key: str = "chroma") -> Record:
-    _, now = store.read(key)
-    swap = store.swap(key, over, record, now)
+    """Store it. Tried again where this process stood still between the two for longer than clocks may differ."""
+
+    def one_try() -> Swap | None:
+        now = store.read(key)[1]
+        swap = store.swap(key, over, record, now)
+        return swap if swap.ok or swap.current.version != over else None
+
+    swap = wait_until(one_try)
+    assert swap is not None
     assert swap.ok
     return swap.current
 
@@ -98,10 +105,11 @@ class TestReading:
         assert store.read_all() == {"chroma": FULL, "git": Record(version=1, failures=1)}
 
     def test_now_is_the_servers_clock(self, store: BreakerStore) -> None:
-        _, now = store.read("chroma")
+        _, before = store.read("chroma")
+        now = store.now()
+        _, after = store.read("chroma")
 
-        assert store.now() == pytest.approx(now, abs=0.5)
-        assert store.now() >= now - 0.05
+        assert before - 0.05 <= now <= after + 0.05
 
 
 class TestSwapping:
@@ -133,7 +141,8 @@ class TestSwapping:
         assert not swap.ok
         assert store.read("chroma")[0] is None
 
-        assert store.swap("chroma", 0, FULL, swap.now).ok
+        assert put(store, FULL) == FULL
+        assert swap.now == pytest.approx(store.now(), abs=1)
 
     def test_of_8_threads_of_2_processes_one_wins_each_version(self, another: Another) -> None:
         won: list[int] = []
@@ -199,7 +208,7 @@ class TestAnnouncing:
         follow(store, lambda key, record: None)
         _, now = store.read("chroma")
 
-        assert store.confirmed_at() == pytest.approx(now, abs=1)
+        wait_until(lambda: store.confirmed_at() >= now - 1)
 
 
 class TestViews:
@@ -210,7 +219,7 @@ class TestViews:
         for _ in range(3):
             ours.failed(ours._store.now(), ours.generation, "refused")
 
-        assert not ours.admit().passes
+        wait_until(lambda: not ours.admit().passes)
         wait_until(lambda: not theirs.admit().passes)
         assert theirs.record == ours.record
 
@@ -235,7 +244,7 @@ class TestViews:
 
         assert len(wins) == 1
         wait_until(lambda: [view.record.trial for view in views] == wins * 2)
-        assert views[0].record.next_trial_at == pytest.approx(now + 60, abs=5)
+        assert views[0].record.next_trial_at == pytest.approx(now + 60, abs=20)
 
     def test_the_next_trial_is_a_recovery_timeout_after_the_last_one_whoever_takes_it(self, another: Another) -> None:
         """Two processes try as hard as they can; every trial is lost with its process."""
@@ -250,12 +259,12 @@ class TestViews:
                 called = time.monotonic()
                 if view.take_trial(f"{name}-{called}"):
                     trials.append((called, time.monotonic()))
-                    if len(trials) == 3:
+                    if len(trials) >= 3:
                         enough.set()
 
         run_together([partial(hammer, view, str(number)) for number, view in enumerate(views)])
 
-        at_most = [granted - called for (called, _), (_, granted) in pairwise(trials)]
+        at_most = [granted - called for (called, _), (_, granted) in pairwise(sorted(trials))]
         assert min(at_most) >= 0.3 - 0.01, "allowing for what is not known of the server's clock"
 
     def test_a_worker_reports_a_trial_that_another_process_took(self, another: Another) -> None:

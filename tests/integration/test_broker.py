@@ -17,18 +17,20 @@ from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import Middleware, SkipMessage
 from dramatiq.worker import ConsumerThread
 
+from seawall.actors import hub, redis_wake
 from seawall.actors.broker import SeawallBroker, SettleOwnActors
 from seawall.actors.lanes import service_lane
 from seawall.actors.queue_store import Done, Put
 from seawall.actors.record import RECORD_VERSION, Call, encode
 from seawall.actors.redis_queue import RedisQueue
+from seawall.redis_link import ANSWER_TIMEOUT
 from seawall.workers.threads import HubWorker
 from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch
 from tests.support import PrivateRedis, wait_until
 
 QUEUE = "default"
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
-SHORT_LEASE = 0.2
+SHORT_LEASE = 1.5
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -221,7 +223,7 @@ class TestDelays:
         note = declare(broker, diary.write, "note")
         with working(broker) as worker:
             sent = time.monotonic()
-            note.send_with_options(args=("late",), delay=600)
+            note.send_with_options(args=("late",), delay=2500)
             note.send("now")
             diary.wait_for(1)
             wait_until(lambda: broker.hub.busy() == 0)
@@ -230,14 +232,14 @@ class TestDelays:
             assert all(queue.empty() for queue in delays)
             assert set(worker.consumers) == {QUEUE}
             assert diary.wait_for(2) == ["now", "late"]
-        assert 0.595 <= diary.times[1] - sent < 1.2
+        assert 2.495 <= diary.times[1] - sent < 10
 
     def test_delays_are_independent_of_each_other(self, broker: SeawallBroker, diary: Diary) -> None:
         note = declare(broker, diary.write, "note")
         with working(broker, threads=1):
-            for delay in (600, 200, 400):
+            for delay in (2600, 200, 1400):
                 note.send_with_options(args=(delay,), delay=delay)
-            assert diary.wait_for(3) == [200, 400, 600]
+            assert diary.wait_for(3) == [200, 1400, 2600]
 
     def test_an_eta_among_the_options_delays_nothing(self, broker: SeawallBroker, diary: Diary) -> None:
         """Dramatiq's worker would keep such a message in its memory, and its slot with it."""
@@ -313,10 +315,10 @@ class TestRetries:
             if len(diary.entries) < 2:
                 raise dramatiq.Retry(delay=50)
 
-        declare(broker, ask_for_another).send()
+        declare(broker, ask_for_another, min_backoff=60_000).send()
         with working(broker):
             diary.wait_for(2)
-        assert 0.048 <= diary.times[1] - diary.times[0] < 0.5
+        assert diary.times[1] - diary.times[0] >= 0.048
 
     def test_a_retry_frees_its_thread(self, broker: SeawallBroker, diary: Diary) -> None:
         def fail() -> None:
@@ -386,7 +388,7 @@ class TestTrouble:
             wait_until(lambda: stores.queue.standing(BACKGROUND, "1").where == "due")
             due_in = stores.queue.standing(BACKGROUND, "1").due_in
             assert due_in is not None
-            assert due_in > 3
+            assert due_in > 1.5
         assert stores.queue.dead_letters(BACKGROUND) == []
 
     def test_a_message_that_lies_about_its_queue_does_not_kill_its_thread(
@@ -463,20 +465,20 @@ class TestShutdown:
         worker = make_worker(broker, 2)
         worker.start()
         diary.wait_for(2)
-        wait_until(lambda: broker.hub.busy() == 8)
-        began = time.monotonic()
+        wait_until(lambda: broker.hub.busy() == 8 and worker.work_queue.qsize() == 6)
         stopping = threading.Thread(target=worker.stop)
         stopping.start()
         wait_until(lambda: stores.queue.counts([QUEUE])[0].ready == 10)
-        assert time.monotonic() - began < 1
-        assert broker.hub.busy() == 2  # these are not hurried
+        wait_until(lambda: broker.hub.busy() == 2)  # these are not hurried
         diary.door.set()
         stopping.join(5)
         assert stores.queue.counts([QUEUE])[0].leased == 0
         second = SeawallBroker(stores.another())
         declare(second, diary.write, "slow")
         with working(second, threads=1):
-            assert diary.wait_for(12) == list(range(12))
+            entries = diary.wait_for(12)
+        assert sorted(entries[:2]) == [0, 1]
+        assert entries[2:] == list(range(2, 12))
 
     def test_a_running_message_is_finished(self, broker: SeawallBroker, stores: Stores, diary: Diary) -> None:
         declare(broker, diary.pass_the_door, "slow").send("a")
@@ -576,7 +578,7 @@ class TestHub:
         for number in range(10):
             background.send(f"b{number}")
         with working(broker, threads=12):
-            assert diary.wait_for(3) == ["b0", "b1", "b2"]
+            assert sorted(diary.wait_for(3)) == ["b0", "b1", "b2"]
             for number in range(5):
                 waited.send(f"w{number}")
             assert diary.wait_for(4)[3] == "w0"
@@ -733,7 +735,7 @@ def test_two_workers_share_a_queue_and_nothing_runs_twice(redis_url: str) -> Non
 def test_a_store_that_is_away_for_a_moment_loses_and_repeats_nothing(
     own_redis: PrivateRedis, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stores, diary = RedisStores(own_redis.url, lease=5, patience=0.2), Diary()
+    stores, diary = RedisStores(own_redis.url, lease=5, patience=ANSWER_TIMEOUT), Diary()
     queue = stores.another()
     broker = SeawallBroker(queue)
     slow = declare(broker, diary.pass_the_door, "slow")
@@ -753,7 +755,7 @@ def test_a_store_that_is_away_for_a_moment_loses_and_repeats_nothing(
             own_redis.thaw()
         back = time.monotonic()
         diary.wait_for(20)
-        assert time.monotonic() - back < 2
+        assert time.monotonic() - back < 4.5  # what waits for a retry of Dramatiq's takes 5 s
         wait_until(lambda: broker.hub.busy() == 0)
         assert _left(stores.queue) == (0, 0, 0, 0)
     assert sorted(diary.entries) == list(range(20))
@@ -779,7 +781,7 @@ def test_a_finished_call_is_settled_even_if_the_worker_stops_meanwhile(own_redis
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
     own_redis.restart()
-    stopping.join(5)
+    stopping.join(20)
     assert not stopping.is_alive()
     assert _left(stores.another()) == (0, 0, 0, 0)
     accept(stores.queue, QUEUE, "b")
@@ -819,7 +821,9 @@ class TestThreadsThatFetch:
         stores.close()
 
     @pytest.mark.parametrize("threads", [1, 4])
-    def test_they_go_home_at_once(self, redis_url: str, threads: int) -> None:
+    def test_they_go_home_at_once(self, redis_url: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_wake, "POLL_SECONDS", 30)
+        monkeypatch.setattr(hub, "QUIET_SECONDS", 30)
         stores, diary = RedisStores(redis_url, lease=5), Diary()
         broker = SeawallBroker(stores.another())
         note = declare(broker, diary.write, "note")
@@ -829,7 +833,7 @@ class TestThreadsThatFetch:
         diary.wait_for(1)
         began = time.monotonic()
         worker.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         assert not any(thread.is_alive() for thread in worker.workers)
         stores.close()
 

@@ -75,7 +75,7 @@ def test_flask(client: ResilientServiceClient) -> None:
     app.register_blueprint(blueprint)
     started = time.monotonic()
     answer = app.test_client().get(PATH)
-    assert time.monotonic() - started < 1.0, "it waits for all of them together"
+    assert time.monotonic() - started < 5, "it waits for all of them together, and not 0.5 s for each"
     assert (answer.status_code, answer.content_type) == (200, "application/json")
     check(answer.get_json(), client)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from seawall.actors import redis_wake
 from seawall.actors.memory_gate import slow_start
 from seawall.actors.queue_store import (
     Bury,
@@ -36,6 +37,7 @@ FAILED = Progress().failed_round(Attempt(1.0, "Server error 500", 0.1))
 @pytest.fixture(params=["memory", "redis"])
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
     opened: Stores
+    request.getfixturevalue("monkeypatch").setattr(redis_wake, "POLL_SECONDS", 30)  # whoever wakes before was woken
     if request.param == "memory":
         opened = MemoryStores(lease=5.0)
     else:
@@ -50,19 +52,25 @@ def ask(stores: Stores, *queues: str, free: int = 8, bound: int = 0, slots: int 
 
 
 def slept(queue: QueueStore, seconds: float) -> float:
-    """How long a fetcher sleeps at the queue, once it has taken the tokens that lie there."""
-    for _ in range(3):
-        if seconds < 1:
-            queue.wait([BACKGROUND], 0.001)
+    """How long a fetcher sleeps at the queue; not at all where a token lies there."""
     began = time.monotonic()
     queue.wait([BACKGROUND], seconds)
     return time.monotonic() - began
 
 
+def falls_asleep(queue: QueueStore) -> bool:
+    """Whether it does so at last: one that spins never does."""
+    return wait_until(lambda: slept(queue, 0.1) > 0.09)
+
+
 def recovered(stores: Stores, seconds_ago: float, slow_start: float) -> None:
-    known, now = stores.breakers.read("chroma")
-    record = Record(state=State.CLOSED, recovered_at=now - seconds_ago, slow_start=slow_start)
-    assert stores.breakers.swap("chroma", (known or Record()).version, record, now).ok
+    def one_try() -> bool:
+        """Refused where this process stood still between the two for longer than clocks may differ."""
+        known, now = stores.breakers.read("chroma")
+        record = Record(state=State.CLOSED, recovered_at=now - seconds_ago, slow_start=slow_start)
+        return stores.breakers.swap("chroma", (known or Record()).version, record, now).ok
+
+    wait_until(one_try)
 
 
 class TestMaxInFlight:
@@ -92,9 +100,9 @@ class TestMaxInFlight:
         accept(stores.queue, BACKGROUND, "b")
         (first,) = ask(stores, bound=1).deliveries
         assert ask(stores, bound=1).deliveries == ()
-        assert slept(other, 0.1) > 0.09
+        assert falls_asleep(other)
         stores.queue.settle(first, Done())
-        assert slept(other, 5.0) < 2.5
+        assert slept(other, 20) < 10
         assert ids(ask(stores, bound=1).deliveries) == ["b"]
 
     def test_the_place_is_taken_again_in_the_step_that_ends_a_call(self, stores: Stores) -> None:
@@ -128,9 +136,9 @@ class TestMaxInFlight:
         (running,) = ask(stores, bound=1).deliveries
         stores.set_breaker("chroma", State.HALF_OPEN, "b")
         assert ask(stores, bound=1).deliveries == ()
-        assert slept(other, 0.1) > 0.09
+        assert falls_asleep(other)
         stores.queue.settle(running, Done())
-        assert slept(other, 5.0) < 2.5
+        assert slept(other, 20) < 10
         assert [delivery.trial for delivery in ask(stores, bound=1).deliveries] == [True]
 
     def test_holds_for_a_trial_too(self, stores: Stores) -> None:
@@ -161,22 +169,22 @@ class TestSlowStart:
         assert ids(ask(stores).deliveries) == ["w0", "w1", "w2", "w3", "b0"]
 
     def test_the_fetcher_learns_when_there_may_be_more(self, stores: Stores) -> None:
-        recovered(stores, 0, 0.3)
+        recovered(stores, 0, 900.0)
         for number in range(10):
             accept(stores.queue, BACKGROUND, f"b{number}")
         first = ask(stores, bound=8)
         assert len(first.deliveries) == 1
         assert first.next_due_in is not None
-        assert 0 < first.next_due_in <= 0.11
-        more = wait_until(lambda: ask(stores, bound=8).deliveries)
-        assert len(more) <= 3
+        assert 290 < first.next_due_in <= 300
+        recovered(stores, 299.9, 900.0)
+        assert len(wait_until(lambda: ask(stores, bound=8).deliveries)) == 1
 
     def test_the_normal_bound_is_what_the_living_workers_may_run(self, stores: Stores) -> None:
         if isinstance(stores, MemoryStores):
             pytest.skip("memory has one worker")
         stores.queue.beat("w1", b"{}", [WAITED, BACKGROUND], [])
         stores.queue.beat("w2", b"{}", [WAITED, BACKGROUND], [])
-        recovered(stores, 8_999, 9000.0)
+        recovered(stores, 8_900, 9000.0)
         for number in range(40):
             accept(stores.queue, BACKGROUND, f"b{number}")
         assert len(ask(stores, free=30, slots=8).deliveries) == 8  # of 16
@@ -197,14 +205,15 @@ class TestSlowStart:
 
 class TestHold:
     def test_no_background_call_starts_before_its_service_wants_that(self, stores: Stores) -> None:
-        stores.queue.hold("chroma", 0.2)
+        stores.queue.hold("chroma", 60)
         accept(stores.queue, WAITED, "w")
         accept(stores.queue, BACKGROUND, "b")
         held = ask(stores)
         assert ids(held.deliveries) == ["w"]
         assert held.next_due_in is not None
-        assert 0 < held.next_due_in <= 0.2
-        assert ids(wait_until(lambda: ask(stores).deliveries)) == ["b"]
+        assert 50 < held.next_due_in <= 60
+        stores.queue.hold("git", 0.05)
+        assert ids(wait_until(lambda: ask(stores, gate="git").deliveries)) == ["b"]
 
     def test_holds_for_a_service_without_a_breaker(self, stores: Stores) -> None:
         stores.queue.hold("chroma", 60)
@@ -254,9 +263,11 @@ class TestDedupe:
         assert stores.queue.tally() == {("chroma", "deduped"): 1}
 
     def test_also_once_it_is_over_and_until_the_window_ends(self, stores: Stores) -> None:
-        accept(stores.queue, BACKGROUND, "a", dedupe="k", dedupe_window=0.1)
+        accept(stores.queue, BACKGROUND, "a", dedupe="long", dedupe_window=60)
         stores.queue.settle(one(stores.queue, BACKGROUND), Done())
-        assert accept(stores.queue, BACKGROUND, "b", dedupe="k", dedupe_window=0.1).first == "a"
+        assert accept(stores.queue, BACKGROUND, "b", dedupe="long", dedupe_window=60).first == "a"
+        accept(stores.queue, BACKGROUND, "b", dedupe="k", dedupe_window=0.05)
+        stores.queue.settle(one(stores.queue, BACKGROUND), Done())
         again = wait_until(lambda: self._accepted_anew(stores))
         assert ids(fetch(stores.queue, BACKGROUND)) == [again]
 
@@ -303,12 +314,14 @@ class TestTicks:
 class TestTime:
     def test_not_before_is_a_time_on_the_stores_clock(self, stores: Stores) -> None:
         now = stores.breakers.read("x")[1]
-        accept(stores.queue, BACKGROUND, "soon", not_before=now + 0.15)
+        accept(stores.queue, BACKGROUND, "far", not_before=now + 60)
         accept(stores.queue, BACKGROUND, "past", not_before=now - 10)
         assert ids(fetch(stores.queue, BACKGROUND)) == ["past"]
-        assert stores.queue.standing(BACKGROUND, "soon").where == "due"
+        assert stores.queue.standing(BACKGROUND, "far").where == "due"
+        soon = stores.breakers.read("x")[1] + 0.15
+        accept(stores.queue, BACKGROUND, "soon", not_before=soon)
         wait_until(lambda: ids(fetch(stores.queue, BACKGROUND)) == ["soon"])
-        assert stores.breakers.read("x")[1] >= now + 0.15
+        assert stores.breakers.read("x")[1] >= soon
 
     def test_the_later_of_delay_and_not_before_counts(self, stores: Stores) -> None:
         now = stores.breakers.read("x")[1]

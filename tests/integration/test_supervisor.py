@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 import pytest
 
 from seawall.actors.queue_store import Oldest
 from seawall.exits import Exit
-from seawall.redis_link import RedisLink
+from seawall.redis_link import ANSWER_TIMEOUT, RedisLink
 from seawall.supervisor import service, watchdog
 from seawall.supervisor.breaker import Policy, Record, State
 from seawall.supervisor.leader import Leader, leader_info
@@ -25,22 +27,34 @@ from seawall.supervisor.trials import Trials
 from seawall.supervisor.view import BreakerView
 from tests.support import PrivateRedis
 from tests.support.attention import GivenSignals
+from tests.support.house import PATIENT
 from tests.support.waiting import wait_until
 
 NAMESPACE = "sea"
 RECOVERY, TRIAL_LEASE = 0.3, 0.3
 #: Seconds between a timer's end and its trial, at the most: what is promised.
 PUNCTUAL = 0.25
+#: Trials that are timed in one test.
+TURNS = 5
 
 
 class Rig:
     """One supervisor with what it needs of the other rooms; a process of the fleet, as far as the server can tell."""
 
-    def __init__(self, url: str, name: str = "s1", *, trial_lease: float = TRIAL_LEASE) -> None:
-        self.link = RedisLink(url)
+    def __init__(
+        self,
+        url: str,
+        name: str = "s1",
+        *,
+        trial_lease: float = TRIAL_LEASE,
+        lease: float = 10.0,
+        answer_timeout: float = PATIENT,
+    ) -> None:
+        """`lease` is the leader's: long, where its end is not what the test is about."""
+        self.link = RedisLink(url, answer_timeout=answer_timeout)
         self.store = RedisStore(self.link, NAMESPACE)
         self.scheduler = make_scheduler()
-        self.leader = Leader(self.link, NAMESPACE, name, lease=0.5)
+        self.leader = Leader(self.link, NAMESPACE, name, lease=lease)
         policy = Policy(failure_threshold=1, recovery_timeout=RECOVERY, trial_lease=trial_lease)
         self.view = BreakerView("chroma", "Chroma", self.store, policy, grace_s=60.0)
         self.view.start()
@@ -87,6 +101,15 @@ class Rig:
     def record(self) -> Record:
         return self.store.read("chroma")[0] or Record()
 
+    def close_with(self, trial: str) -> None:
+        """The trial goes well."""
+        wait_until(lambda: self.view.record.trial == trial)
+        assert self.view.trial_succeeded(trial).state is State.CLOSED
+
+    def gaps(self) -> list[float]:
+        """Seconds between one trial and the next."""
+        return [later - earlier for earlier, later in itertools.pairwise(self.asked_at[: TURNS + 1])]
+
     def pause(self) -> None:
         """As SIGSTOP: no tick, no timer, and no resignation."""
         self.scheduler.pause()
@@ -96,6 +119,13 @@ class Rig:
         self.supervisor.stop(1.0)
         self.store.close()
         self.link.close()
+
+
+def assert_in_time(late: list[float]) -> None:
+    """Never too early, and late only now and then, when this machine does something else."""
+    assert len(late) == TURNS
+    assert min(late) >= 0, late
+    assert median(late) <= PUNCTUAL, late
 
 
 MakeRig = Callable[..., Rig]
@@ -123,34 +153,45 @@ class TestTrials:
     def test_health_path_is_asked_in_time_and_closes_the_breaker(self, rig: Rig) -> None:
         rig.leading()
         rig.has_health = True
-        due = rig.open().next_trial_at
-        wait_until(lambda: rig.record.state is State.CLOSED)
-        assert due <= rig.asked_at[0] <= due + PUNCTUAL
+        late = []
+        for number in range(TURNS):
+            due = rig.open().next_trial_at
+            wait_until(lambda: rig.view.state is State.CLOSED)
+            late.append(rig.asked_at[number] - due)
+        assert_in_time(late)
 
     def test_failing_trials_start_a_recovery_timeout_apart(self, rig: Rig) -> None:
         rig.leading()
         rig.has_health, rig.healthy = True, "HTTP 503"
         rig.open()
-        wait_until(lambda: len(rig.asked_at) == 3)
-        gaps = [later - earlier for earlier, later in zip(rig.asked_at, rig.asked_at[1:], strict=False)]
-        assert all(RECOVERY <= gap <= RECOVERY + PUNCTUAL for gap in gaps), gaps
+        wait_until(lambda: len(rig.asked_at) > TURNS)
+        assert_in_time([gap - RECOVERY for gap in rig.gaps()])
 
-    def test_held_call_becomes_the_trial_in_time(self, rig: Rig) -> None:
-        rig.leading()
+    def test_held_call_becomes_the_trial_in_time(self, make_rig: MakeRig, redis_url: str) -> None:
+        rig = make_rig(redis_url, trial_lease=10.0).leading()
         rig.held = "call-1"
-        due = rig.open().next_trial_at
-        record = wait_until(lambda: rig.record if rig.record.trial else None)
-        assert record.trial == "call-1"
-        assert due <= record.changed_at <= due + PUNCTUAL
+        late = []
+        for _ in range(TURNS):
+            due = rig.open().next_trial_at
+            record = wait_until(lambda: rig.record if rig.record.trial else None)
+            assert record.trial == "call-1"
+            late.append(record.changed_at - due)
+            rig.close_with("call-1")
+        assert_in_time(late)
 
-    def test_without_either_the_slot_is_free_in_time(self, rig: Rig) -> None:
-        rig.leading()
-        due = rig.open().next_trial_at
-        record = wait_until(lambda: rig.record if rig.record.state is State.HALF_OPEN else None)
-        assert record.trial == ""
-        assert due <= record.changed_at <= due + PUNCTUAL
-        rig.held = "call-1"
-        wait_until(lambda: rig.record.trial == "call-1")
+    def test_without_either_the_slot_is_free_in_time(self, make_rig: MakeRig, redis_url: str) -> None:
+        rig = make_rig(redis_url, trial_lease=10.0).leading()
+        late = []
+        for _ in range(TURNS):
+            rig.held = ""
+            due = rig.open().next_trial_at
+            record = wait_until(lambda: rig.record if rig.record.state is State.HALF_OPEN else None)
+            assert record.trial == ""
+            late.append(record.changed_at - due)
+            rig.held = "call-1"
+            wait_until(lambda: rig.record.trial == "call-1")
+            rig.close_with("call-1")
+        assert_in_time(late)
 
     def test_breakers_that_opened_before_are_found_at_the_start(self, make_rig: MakeRig, redis_url: str) -> None:
         opener = make_rig(redis_url, "s0")
@@ -172,7 +213,7 @@ class TestTrials:
         assert rig.leader.fence == term
         began = time.monotonic()
         rig.supervisor.stop(0.1)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 5.0
 
     def test_health_check_that_hangs_does_not_hold_up_the_next_trial(self, rig: Rig) -> None:
         """Its lease is over, so it counts as failed; a timer that APScheduler skipped would be lost."""
@@ -180,8 +221,8 @@ class TestTrials:
         rig.answers.clear()
         rig.leading()
         rig.open()
-        wait_until(lambda: len(rig.asked_at) == 2)
-        assert RECOVERY <= rig.asked_at[1] - rig.asked_at[0] <= RECOVERY + PUNCTUAL
+        wait_until(lambda: len(rig.asked_at) > TURNS)
+        assert_in_time([gap - RECOVERY for gap in rig.gaps()])
 
     def test_stop_waits_for_the_trial_that_is_being_made(self, make_rig: MakeRig, redis_url: str) -> None:
         rig = make_rig(redis_url, trial_lease=10.0)
@@ -203,7 +244,8 @@ class TestTrials:
 class TestTwoSupervisors:
     @pytest.fixture
     def two(self, make_rig: MakeRig, redis_url: str) -> tuple[Rig, Rig]:
-        first, second = make_rig(redis_url, "s1").leading(), make_rig(redis_url, "s2")
+        first, second = (make_rig(redis_url, name, lease=2.0) for name in ("s1", "s2"))
+        first.leading()
         second.supervisor.start()
         return first, second
 
@@ -220,7 +262,7 @@ class TestTwoSupervisors:
         assert "trial:chroma" not in [job.id for job in first.scheduler.get_jobs()]
         first.supervisor.stop()
         first.supervisor.stop()
-        wait_until(lambda: second.supervisor.leads, timeout=0.4)
+        wait_until(lambda: second.supervisor.leads, timeout=1.5)  # the lease would last for 2 s
         assert not first.supervisor.leads
 
     def test_other_leads_when_the_leader_is_paused_and_the_leader_acts_no_more(self, two: tuple[Rig, Rig]) -> None:
@@ -244,7 +286,7 @@ class TestTwoSupervisors:
         first.open()
         assert first.asked.wait(5)
         first.pause()
-        assert second.asked.wait(5)
+        assert second.asked.wait(10)
         assert second.asked_at[0] - first.asked_at[0] >= RECOVERY, "never two within a recovery timeout"
         first.healthy = True
         first.answers.set()
@@ -269,17 +311,17 @@ class TestOutage:
         self, make_rig: MakeRig, own_redis: PrivateRedis, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "seawall.supervisor")
-        rig = make_rig(own_redis.url).leading()
+        rig = make_rig(own_redis.url, lease=0.5).leading()
         rig.has_health = True
         rig.open()
         own_redis.kill()
-        wait_until(lambda: "leads no longer (term 1)" in caplog.messages)
+        wait_until(lambda: not rig.supervisor.leads and "leads no longer" in caplog.text)
         own_redis.restart()
         back = time.monotonic()
         wait_until(lambda: rig.asked_at)
-        assert time.monotonic() - back < 2.0
+        assert time.monotonic() - back < 5.0
         wait_until(lambda: rig.record.state is State.CLOSED)
-        assert rig.leader.fence == 2
+        assert rig.leader.fence > 1
         logged = [line for line in caplog.messages if line.startswith("the broker (lease)")]
         assert len(logged) == 2, "its start and its end"
 
@@ -291,11 +333,11 @@ class TestOutage:
         wait_until(lambda: rig.supervisor.leads)
 
     def test_stop_ends_in_time_while_the_broker_is_frozen(self, make_rig: MakeRig, own_redis: PrivateRedis) -> None:
-        rig = make_rig(own_redis.url).leading()
+        rig = make_rig(own_redis.url, answer_timeout=ANSWER_TIMEOUT).leading()
         own_redis.freeze()
         stopping = threading.Thread(target=rig.supervisor.stop, args=(0.5,))
         stopping.start()
-        stopping.join(6.0)
+        stopping.join(9.0)
         own_redis.thaw()
         assert not stopping.is_alive()
 
@@ -313,7 +355,7 @@ class Running:
     def goes_on(self) -> bool:
         return self._thread.is_alive()
 
-    def end(self, timeout: float = 5.0) -> Exit | None:
+    def end(self, timeout: float = 10.0) -> Exit | None:
         self._thread.join(timeout)
         assert self._ends, f"still runs after {timeout} s"
         return self._ends[0]
@@ -367,7 +409,7 @@ class TestRun:
         assert running.end(5.0) is Exit.SOFTWARE
         assert rig.scheduler.running
         assert "the scheduler no longer works (its thread has died)" in caplog.text
-        wait_until(lambda: not leader_info(rig.link, NAMESPACE).owner, message="another one leads at once")
+        wait_until(lambda: not leader_info(rig.link, NAMESPACE).owner, 5, message="another one leads at once")
 
     def test_scheduler_that_hangs_ends_the_process(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -382,8 +424,9 @@ class TestRun:
     def test_broker_that_is_away_is_nothing_to_end_for(
         self, make_rig: MakeRig, own_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watchdog, "SILENT_AFTER", 0.3)
-        rig = make_rig(own_redis.url)
+        monkeypatch.setattr(watchdog, "SILENT_AFTER", 0.5)
+        monkeypatch.setattr(watchdog, "LONGEST_LOOK", 0.1)
+        rig = make_rig(own_redis.url, lease=0.5)
         running = Running(rig.supervisor)
         wait_until(lambda: rig.supervisor.leads)
         own_redis.kill()

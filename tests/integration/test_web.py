@@ -83,9 +83,10 @@ def test_readiness_names_what_is_missing(web: Web, redis_url: str, service: Coun
         try:
             wait_until(lambda: web.readiness() == {"workers": "no worker runs"})
             with RemoteHouse(redis_url):
-                wait_until(lambda: web.get("/readyz").ok)  # what was read before is good for a second
-                ready = web.get("/readyz")
-                assert (ready.status_code, ready.json()["status"]) == (200, "pass")
+                # What was read before is good for a second.
+                ready = wait_until(lambda: (answer := web.get("/readyz")).ok and answer)
+                assert isinstance(ready, requests.Response)
+                assert ready.json()["status"] == "pass"
                 assert ready.headers["Content-Type"] == "application/health+json"
         finally:
             supervisor.stop(1.0)
@@ -354,9 +355,7 @@ def test_a_second_sigterm_ends_it_now(own_redis: PrivateRedis, tmp_path: Path) -
         web.process.send_signal(signal.SIGTERM)
         wait_until(lambda: not listens(web))  # so that one was acted upon; signals that come together are one
         assert web.process.poll() is None
-        began = time.monotonic()
-        assert web.end(signal.SIGTERM) == Exit.CUT_OFF
-        assert time.monotonic() - began < 0.4
+        assert web.end(signal.SIGTERM) == Exit.CUT_OFF  # and not OK, as when it has waited
         asking.join(5)
 
 

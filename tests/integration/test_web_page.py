@@ -199,7 +199,7 @@ class TestActions:
             )
             for number in range(3):
                 git.enqueue("POST", f"/add/{number}?q=s3cret", rounds=1, headers={"Authorization": "s3cret"})
-            wait_until(lambda: len(web.get("/v1/api/dead?service=git").json()["letters"]) == 3, 10)
+            wait_until(lambda: len(web.get("/v1/api/dead?service=git").json()["letters"]) == 3)
             assert web.get("/v1/api/dead?service=git&reason=poison").json() == {"letters": [], "more": False}
             found = web.get("/v1/api/dead").json()["letters"]
             assert {letter["path"] for letter in found} == {"/add/0", "/add/1", "/add/2"}
@@ -209,7 +209,7 @@ class TestActions:
             service.script("*", Answer())
             started = post(web, "dead/replay", {"service": "git", "reason": "rounds used up"})
             assert (started.status_code, started.json()["replay"]["who"]) == (202, "someone at 127.0.0.1")
-            wait_until(lambda: web.get("/v1/api/dead/replay").json()["replay"]["state"] == "done", 10)
+            wait_until(lambda: web.get("/v1/api/dead/replay").json()["replay"]["state"] == "done")
             assert web.get("/v1/api/dead/replay").json()["replay"]["queued"] == 2
             assert web.get("/v1/api/dead").json()["letters"] == []
 
