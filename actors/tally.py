@@ -28,6 +28,7 @@ class Tally:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._sources: list[Callable[[], Mapping[tuple[str, str], int]]] = []
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
         self._flusher: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -53,7 +54,16 @@ class Tally:
             self._flusher.start()
 
     def flush(self) -> None:
-        """Add what was counted to the store's counts; what cannot be added is kept."""
+        """Add what was counted to the store's counts, after who adds just now; what cannot be added is kept."""
+        with self._flushing:
+            self._add_to_store()
+
+    def close(self) -> None:
+        """Add what is left, once an addition under way is over. Safe twice."""
+        self._closed.set()
+        self.flush()
+
+    def _add_to_store(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, Counter()
             for drain in self._sources:
@@ -67,11 +77,6 @@ class Tally:
             if not (isinstance(error, BrokerUnavailable) and error.written):  # else they may have been added
                 with self._lock:
                     self._counts.update(counts)
-
-    def close(self) -> None:
-        """Add what is left. Safe twice."""
-        self._closed.set()
-        self.flush()
 
     def _flush_for_ever(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):

@@ -37,6 +37,7 @@ class RedisStore:
         self._clock = ServerClock()
         self._lock = threading.Lock()
         self._reader: AnnouncementReader | None = None
+        self._closed = False
 
     def read(self, key: str) -> tuple[Record | None, float]:
         now, version, payload = self._run("read", key)
@@ -74,12 +75,16 @@ class RedisStore:
 
     def subscribe(self, announced: Announced, reconnected: Reconnected | None = None) -> None:
         with self._lock:
+            if self._closed:
+                return
             if self._reader is None:
                 self._reader = AnnouncementReader(self._link, f"{self._namespace}:breakers", self._ask_the_time)
             self._reader.add(lambda payload: _announce(payload, announced), reconnected)
 
     def close(self) -> None:
+        """Nothing is announced any more, to nobody that comes later either. Reading and swapping go on with the link."""
         with self._lock:
+            self._closed = True
             reader, self._reader = self._reader, None
         if reader is not None:
             reader.stop()

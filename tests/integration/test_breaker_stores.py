@@ -201,6 +201,13 @@ class TestAnnouncing:
 
         assert heard == []
 
+    def test_who_comes_after_closing_starts_nothing(self, another: Another) -> None:
+        store = another()
+        store.close()
+        before = set(threading.enumerate())
+        store.subscribe(lambda key, record: None)
+        assert not {thread for thread in threading.enumerate() if thread.name == "seawall-announcements"} - before
+
     def test_a_store_that_nobody_listened_to_closes_too(self, store: BreakerStore) -> None:
         store.close()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from seawall.actors.queue_store import Bury, Done, Put
+from seawall.actors.tally import Tally
+from seawall.errors import BrokerUnavailable
 from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch, ids, one
 from tests.support import wait_until
 
@@ -77,6 +80,31 @@ class TestEndsThatNoWorkerDecides:
         accept(stores.queue, WAITED, "a")
         stores.queue.cancel(WAITED, ["a", "a", "unknown"])
         assert counted(stores) == {"calls.waited.cancelled": 1}
+
+
+class TestGathering:
+    def test_closing_waits_for_an_addition_under_way(self, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may fail after all, and give back what it was to add."""
+        begun, goes_on = threading.Event(), threading.Event()
+        count = stores.queue.count
+
+        def away(counts: Mapping[tuple[str, str], int]) -> None:
+            monkeypatch.setattr(stores.queue, "count", count)
+            begun.set()
+            goes_on.wait(10)
+            raise BrokerUnavailable("away for a moment", written=False)
+
+        monkeypatch.setattr(stores.queue, "count", away)
+        tally = Tally(stores.queue)
+        tally.add("chroma", "refused")
+        assert begun.wait(10)
+        closing = threading.Thread(target=tally.close)
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        goes_on.set()
+        closing.join(10)
+        assert counted(stores) == {"refused": 1}
 
 
 class TestWaiting:
