@@ -11,7 +11,7 @@ from tests.acceptance.harness import Stage, playing, say
 from tests.acceptance.redis_outage import Found, outage_of
 
 #: Seconds within which work resumes, and within which an enqueue must have its typed error. The promises are 2 s, on a machine
-#: whose processes do not stand still meanwhile; who waits for a dead connection's pop to end, or for the thaw, takes 4 s or 5.
+#: whose processes do not stand still meanwhile; an enqueue that waits for the thaw takes 5 s.
 RESUMED, REFUSED = 3.9, 3.9
 
 

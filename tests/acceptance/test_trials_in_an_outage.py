@@ -80,7 +80,9 @@ class Outage:
         self.nothing_runs(fleet)
         seen = self.service.requests
         # The last failure that it took came in no later than the breaker opened; others may have been on their way.
-        self.before, self.opened_at = len(seen), seen[THRESHOLD - 1].at
+        # Who asks for health makes a trial, however soon.
+        self.before = sum(request.path != "/health" for request in seen)
+        self.opened_at = seen[THRESHOLD - 1].at
 
     def recovers(self, fleet: Fleet, calls: int = 0) -> float:
         """The service is back: seconds until the breaker has closed and the queue has drained by itself."""

@@ -208,8 +208,8 @@ class TestTrials:
         rig.leading()
         rig.open()
         assert rig.asked.wait(5)
-        term, sweeps = rig.leader.fence, rig.sweeps
-        wait_until(lambda: rig.sweeps > sweeps + 5)
+        term, sweeps, until = rig.leader.fence, rig.sweeps, rig.leader._leads_until
+        wait_until(lambda: rig.sweeps > sweeps + 5 and rig.leader._leads_until > until)
         assert rig.leader.fence == term
         began = time.monotonic()
         rig.supervisor.stop(0.1)
@@ -242,27 +242,37 @@ class TestTrials:
 
 
 class TestTwoSupervisors:
+    """`two` of them: the lease of a leader that says nothing any more ends soon, that of `steady` ones does not."""
+
     @pytest.fixture
     def two(self, make_rig: MakeRig, redis_url: str) -> tuple[Rig, Rig]:
-        first, second = (make_rig(redis_url, name, lease=2.0) for name in ("s1", "s2"))
+        return self._two(make_rig, redis_url, lease=2.0)
+
+    @pytest.fixture
+    def steady(self, make_rig: MakeRig, redis_url: str) -> tuple[Rig, Rig]:
+        return self._two(make_rig, redis_url, lease=10.0)
+
+    @staticmethod
+    def _two(make_rig: MakeRig, url: str, lease: float) -> tuple[Rig, Rig]:
+        first, second = (make_rig(url, name, lease=lease) for name in ("s1", "s2"))
         first.leading()
         second.supervisor.start()
         return first, second
 
-    def test_only_the_leader_sweeps(self, two: tuple[Rig, Rig]) -> None:
-        first, second = two
+    def test_only_the_leader_sweeps(self, steady: tuple[Rig, Rig]) -> None:
+        first, second = steady
         wait_until(lambda: first.sweeps >= 5)
         assert second.sweeps == 0
 
-    def test_other_leads_at_once_when_the_leader_stops(self, two: tuple[Rig, Rig]) -> None:
-        first, second = two
+    def test_other_leads_at_once_when_the_leader_stops(self, steady: tuple[Rig, Rig]) -> None:
+        first, second = steady
         first.open()
         wait_until(lambda: "trial:chroma" in [job.id for job in first.scheduler.get_jobs()])
         first.supervisor.quiet()
         assert "trial:chroma" not in [job.id for job in first.scheduler.get_jobs()]
         first.supervisor.stop()
         first.supervisor.stop()
-        wait_until(lambda: second.supervisor.leads, timeout=1.5)  # the lease would last for 2 s
+        wait_until(lambda: second.supervisor.leads, timeout=5)  # the lease would last for 10 s
         assert not first.supervisor.leads
 
     def test_other_leads_when_the_leader_is_paused_and_the_leader_acts_no_more(self, two: tuple[Rig, Rig]) -> None:
@@ -293,8 +303,8 @@ class TestTwoSupervisors:
         wait_until(lambda: len(second.asked_at) > 1)
         assert second.record.state is not State.CLOSED, "the late answer counts for nothing"
 
-    def test_who_lives_and_who_leads_can_be_read(self, two: tuple[Rig, Rig]) -> None:
-        first, _ = two
+    def test_who_lives_and_who_leads_can_be_read(self, steady: tuple[Rig, Rig]) -> None:
+        first, _ = steady
 
         def reports() -> dict[str, bool]:
             names = first.link.command("ZRANGE", f"{NAMESPACE}:supervisors", 0, -1)

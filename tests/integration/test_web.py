@@ -21,6 +21,7 @@ from seawall.exits import Exit
 from seawall.runtime import registry
 from seawall.supervising import make_supervisor
 from seawall.supervisor.breaker import ForceOpen
+from seawall.webserver import GRACE_SECONDS
 from tests.acceptance.shell import Ran, plain_environ, run
 from tests.integration.web_process import TOKEN, Web, bearer, running
 from tests.support import CountingService, PrivateRedis, wait_until
@@ -349,14 +350,28 @@ def test_a_second_sigterm_ends_it_now(own_redis: PrivateRedis, tmp_path: Path) -
         assert web.get("/v1/api/status").status_code == 200
         proxy.swallow.set()
         before = asked()
-        asking = threading.Thread(target=ask, args=(web,))
-        asking.start()
-        wait_until(lambda: asked() > before)  # so it waits for the broker
-        web.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not listens(web))  # so that one was acted upon; signals that come together are one
-        assert web.process.poll() is None
-        assert web.end(signal.SIGTERM) == Exit.CUT_OFF  # and not OK, as when it has waited
+        with half_sent(web):  # keeps it from ending by itself, however long the steps from here on take
+            asking = threading.Thread(target=ask, args=(web,))
+            asking.start()
+            wait_until(lambda: asked() > before)  # so it waits for the broker
+            web.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not listens(web))  # so that one was acted upon; signals that come together are one
+            assert web.process.poll() is None
+            began = time.monotonic()
+            assert web.end(signal.SIGTERM) == Exit.CUT_OFF
+            assert time.monotonic() - began < GRACE_SECONDS / 2
         asking.join(5)
+
+
+@contextlib.contextmanager
+def half_sent(web: Web) -> Iterator[None]:
+    """A request whose body is asked for, and does not come."""
+    host, _, port = web.url.removeprefix("http://").partition(":")
+    head = f"POST /v1/api/dead/purge HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        sock.sendall(head.encode())
+        assert b" 100 " in sock.recv(1000)
+        yield
 
 
 def ask(web: Web) -> None:
