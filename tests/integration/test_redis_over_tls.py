@@ -97,7 +97,8 @@ def _free_port() -> int:
 
 def refusal_of(url: str, *, certain: bool | None = None) -> str:
     """`certain`: it is clear that waiting does not help. None: that depends on who was faster."""
-    link = RedisLink(url, connect_timeout=1.5, answer_timeout=1.5)
+    patience = 10 if certain else 1.5  # only a refusal that may be silence is waited for
+    link = RedisLink(url, connect_timeout=patience, answer_timeout=patience)
     try:
         with pytest.raises(BrokerUnavailable) as caught:
             link.command("PING")
