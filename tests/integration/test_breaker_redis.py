@@ -24,6 +24,18 @@ from tests.support.waiting import wait_until
 Process = Callable[[str], BreakerView]
 
 
+class Followed(BreakerView):
+    """Counts how often it has read its record anew."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.readings = threading.Semaphore(0)
+
+    def refresh(self) -> None:
+        super().refresh()
+        self.readings.release()
+
+
 @pytest.fixture
 def process() -> Iterator[Process]:
     """A view of `chroma` with a store and a link of its own, as another process has; it hears announcements."""
@@ -33,9 +45,10 @@ def process() -> Iterator[Process]:
         link = RedisLink(url)
         store = RedisStore(link, "test")
         opened.append((store, link))
-        view = BreakerView("chroma", "Chroma Server", store, policy)
+        view = Followed("chroma", "Chroma Server", store, policy)
         view.start()
-        wait_until(store.confirmed_at)
+        for _ in ("as it starts", "as it hears announcements"):
+            assert view.readings.acquire(timeout=20)
         return view
 
     yield start
@@ -145,7 +158,7 @@ class TestRoundTrips:
         assert len(listening() - before) == 1
         store.close()
         link.close()
-        assert not listening() - before
+        wait_until(lambda: not listening() - before)
 
 
 class TestLosingTheServer:
@@ -173,8 +186,8 @@ class TestLosingTheServer:
 
         wait_until(lambda: theirs.state is State.OPEN)
         wait_until(lambda: not ours.away)
-        said = [record.getMessage() for record in caplog.records if "nnouncements" in record.getMessage()]
         wait_until(lambda: sum("are back after" in record.getMessage() for record in caplog.records) == 2)
+        said = [record.getMessage() for record in caplog.records if "nnouncements" in record.getMessage()]
         assert sum("are lost" in line for line in said) == 2
 
     def test_while_it_is_away_nothing_raises_but_a_hand_on_the_lever(

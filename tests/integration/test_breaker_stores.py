@@ -132,7 +132,7 @@ class TestSwapping:
 
         assert (swap.ok, swap.current) == (False, Record())
 
-    @pytest.mark.parametrize("off", [-30.0, -1.5, 1.5, 30.0])
+    @pytest.mark.parametrize("off", [-30.0, -5.0, 5.0, 30.0])
     def test_a_transition_that_was_computed_with_the_wrong_time_is_refused(
         self, store: BreakerStore, off: float
     ) -> None:
@@ -142,7 +142,7 @@ class TestSwapping:
         assert store.read("chroma")[0] is None
 
         assert put(store, FULL) == FULL
-        assert swap.now == pytest.approx(store.now(), abs=1)
+        assert swap.now == pytest.approx(store.now(), abs=4)
 
     def test_of_8_threads_of_2_processes_one_wins_each_version(self, another: Another) -> None:
         won: list[int] = []

@@ -93,11 +93,11 @@ def test_namespaces_have_leaders_of_their_own(link: RedisLink) -> None:
 
 def test_info_tells_who_leads_for_how_long(link: RedisLink) -> None:
     assert leader_info(link, NAMESPACE).owner == ""
-    leader = Leader(link, NAMESPACE, "first", 3.0)
+    leader = Leader(link, NAMESPACE, "first", 30.0)
     leader.renew()
     info = leader_info(link, NAMESPACE)
     assert (info.owner, info.fence) == ("first", 1)
-    assert 2000 < info.ms_left <= 3000
+    assert 20_000 < info.ms_left <= 30_000
     leader.resign()
     assert leader_info(link, NAMESPACE).ms_left == 0
 

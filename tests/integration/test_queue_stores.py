@@ -454,9 +454,9 @@ class TestExpiry:
         assert outcome.error.reason == "expired"
 
     def test_a_running_call_does_not_expire_but_its_retry_does(self, stores: Stores) -> None:
-        accept(stores.queue, BACKGROUND, "a", expires_in=0.5)
+        accept(stores.queue, BACKGROUND, "a", expires_in=1.5)
         running = one(stores.queue, BACKGROUND)
-        accept(stores.queue, BACKGROUND, "mark", delay=0.6)
+        accept(stores.queue, BACKGROUND, "mark", delay=1.6)
         wait_until(lambda: fetch(stores.queue, BACKGROUND))
         assert stores.queue.sweep(BACKGROUND)[2] == 0
         assert stores.queue.settle(running, Later(0, Progress(attempt=1)))
