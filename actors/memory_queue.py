@@ -97,6 +97,10 @@ class MemoryQueue:
     def _queue(self, name: str) -> EntryQueue:
         return self._queues.setdefault(name, EntryQueue(name))
 
+    @property
+    def at_hand(self) -> bool:
+        return True
+
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
         with self._lock:
             answers: list[Accepted | Exception] = [self._put(put) for put in puts]

@@ -241,6 +241,11 @@ class DeadPage(msgspec.Struct, frozen=True):
 class QueueStore(Protocol):
     """Every verb raises BrokerUnavailable when the store cannot be reached."""
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether a verb can be asked without connecting first."""
+        ...
+
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
         """Accept calls, each with its own answer; some thousands go in one trip. Waiting ones with the same coalesce key are replaced.
 

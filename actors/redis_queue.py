@@ -83,6 +83,10 @@ class RedisQueue:
         self._clock: tuple[int, float] | None = None
         """The server's time in ms in its last answer to a fetch, and the monotonic time of its coming."""
 
+    @property
+    def at_hand(self) -> bool:
+        return self._link.connected
+
     def put(self, puts: Sequence[Put]) -> list[Accepted | Exception]:
         batches = list(_batches(puts))
         answers: list[Any] = []

@@ -20,7 +20,7 @@ from requests.structures import CaseInsensitiveDict
 from seawall.actors.backoff import retry_delay
 from seawall.actors.call_actor import refusal
 from seawall.actors.delivered import LocalCall
-from seawall.actors.queue_store import Accepted, Cancelled, Put
+from seawall.actors.queue_store import Accepted, Cancelled, Put, QueueStore
 from seawall.actors.record import Call, encode
 from seawall.actors.redact import path_only
 from seawall.actors.replies import LocalWaiter, Outcome
@@ -164,17 +164,31 @@ def _queue_and_wait(
         mark=mailbox.mark,
     )
     try:
-        accepted = runtime.engine.queue.put([put])[0]
+        accepted = _put(runtime.engine.queue, put, ends)
         if isinstance(accepted, Exception):
             raise accepted
     except QueueFull:
         raise
     except BrokerUnavailable as error:
         return _without_broker(runtime, service, call, original, error, ends)
-    outcome = _wait_for_worker(runtime, service, call, accepted, waiter, ends)
+    outcome = None if accepted is None else _wait_for_worker(runtime, service, call, accepted, waiter, ends)
     if outcome is None:
         outcome = waiter.wait(ends - time.monotonic())
     return outcome or _give_up(runtime, service, call, deadline, waiter)
+
+
+def _put(queue: QueueStore, put: Put, ends: float) -> Accepted | Exception | None:
+    """None: the time is over, and the call is still on its way to the queue. To connect can take longer than a caller has."""
+    if queue.at_hand:
+        return queue.put([put])[0]
+
+    def ask() -> Accepted | Exception:
+        try:
+            return queue.put([put])[0]
+        except Exception as error:
+            return error
+
+    return within(ends - time.monotonic(), ask, None)
 
 
 def _wait_for_worker(

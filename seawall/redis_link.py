@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 
 import hiredis
@@ -111,6 +112,7 @@ class RedisLink:
             "retry": Retry(NoBackoff(), 0),
             "protocol": PROTOCOL,
             "decode_responses": False,
+            **_NAMELESS,
         }
         try:
             self._connection_class(**self._options)  # opens nothing, but knows every option
@@ -129,6 +131,11 @@ class RedisLink:
         """Guards the two below; held for a few instructions."""
         self._jobs: deque[_Job] = deque()
         self._has_leader = False
+
+    @property
+    def connected(self) -> bool:
+        """As far as it knows: while it is opened anew, which a slow network makes long, it is not."""
+        return self._connection is not None
 
     def __repr__(self) -> str:
         return f"RedisLink({shown_url(self._url)!r})"
@@ -314,6 +321,9 @@ class RedisLink:
     def _unreachable(self, error: Exception, *, written: bool) -> BrokerUnavailable:
         return broken_off(error, self.where, written=written)
 
+
+#: Without CLIENT SETINFO, which is two round trips of its own before the first command; redis-py 8 renamed the options.
+_NAMELESS = {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
 
 #: hiredis' own types allow for one argument only.
 _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]

@@ -52,7 +52,11 @@ elseif question == 'counts' then
     local Q = base(ARGV[position])
     local first = redis.call('ZRANGE', Q .. 'ready', 0, 0, 'WITHSCORES')
     -- What was handed over and found nobody has a lease, and waits all the same.
-    local handed = redis.call('LLEN', Q .. 'wake') - (redis.call('LINDEX', Q .. 'wake', -1) == '1' and 1 or 0)
+    -- The tokens lie behind: one, or more where fetchers without room have passed theirs on.
+    local handed = redis.call('LLEN', Q .. 'wake')
+    while handed > 0 and redis.call('LINDEX', Q .. 'wake', handed - 1) == '1' do
+      handed = handed - 1
+    end
     -- Nobody makes ready what has become due behind an open breaker.
     local overdue = redis.call('ZCOUNT', Q .. 'due', '-inf', whole(NOW))
     answers[#answers + 1] = {

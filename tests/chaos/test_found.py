@@ -18,7 +18,7 @@ from seawall.redis_link import ANSWER_TIMEOUT, RedisLink
 from tests.chaos.checker import ANSWER_GRACE
 from tests.integration.stores import RedisStores, fetch
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
-from tests.support.house import RemoteHouse, caller
+from tests.support.house import PATIENT, RemoteHouse, caller
 from tests.support.proxy import Proxy
 
 
@@ -56,6 +56,50 @@ def test_callers_have_their_answers_in_time_though_the_broker_falls_silent(
         hold.set()
     assert len(late) == len(crew)
     assert max(late.values()) < ANSWER_GRACE
+
+
+def test_a_caller_that_must_connect_anew_on_a_slow_network_waits_for_one_round_trip(
+    own_redis: PrivateRedis, service: CountingService
+) -> None:
+    """Its name and version, which redis-py tells the server at first, would be two more."""
+    took = []
+    with (
+        before(own_redis) as proxy,
+        RemoteHouse(own_redis.url, supervised=False),
+        caller(f"redis://127.0.0.1:{proxy.port}/0", answer_timeout=ANSWER_TIMEOUT),
+    ):
+        client = ResilientServiceClient(service.url, "Chroma Server")
+        for _ in range(3):  # this process may stand still in one of them
+            assert client.get("/thing").status_code == 200
+            proxy.delay = 0.3
+            proxy.cut()
+            started = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                client.get("/thing", deadline=0.5)
+            took.append(time.monotonic() - started)
+            proxy.delay = 0.0
+    assert min(took) < 0.5 + ANSWER_GRACE
+
+
+def test_a_caller_does_not_wait_past_its_deadline_until_its_process_has_connected(
+    own_redis: PrivateRedis, service: CountingService
+) -> None:
+    with (
+        before(own_redis) as proxy,
+        RemoteHouse(own_redis.url, supervised=False),
+        caller(f"redis://127.0.0.1:{proxy.port}/0") as runtime,
+    ):
+        client = ResilientServiceClient(service.url, "Chroma Server")
+        assert client.get("/thing").status_code == 200
+        proxy.passing.clear()
+        link = runtime.engine.queue._link
+        link.close()
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="it may have been carried out"):
+            client.get("/thing", deadline=0.5)
+        assert time.monotonic() - started < PATIENT / 2
+        proxy.passing.set()
+        wait_until(lambda: link.connected)
 
 
 def test_a_caller_without_workers_is_not_told_that_nothing_was_sent_when_it_was(

@@ -800,6 +800,21 @@ class TestWakeUps:
         full.poke()
         busy.join()
 
+    def test_a_token_that_is_passed_on_beside_a_new_one_is_no_call(self, stores: RedisStores) -> None:
+        full = stores.another()
+        full.wait([BACKGROUND], 0.01)  # leaves its pop under way
+        accept(stores.queue, BACKGROUND, "a")
+
+        def has_none(queue: str) -> bool:
+            if stores.queue.standing(BACKGROUND, "b").where != "ready":
+                accept(stores.queue, BACKGROUND, "b")  # between its pop and its passing on
+            return False
+
+        full.wait([BACKGROUND], self.SOON, has_none)
+        assert stores.link.command("LRANGE", f"test:q:{BACKGROUND}:wake", 0, -1) == [b"1", b"1"]
+        counts = stores.queue.counts([BACKGROUND])[0]
+        assert (counts.ready, counts.leased) == (2, 0)
+
     def test_a_fetcher_that_turns_to_other_queues_passes_a_token_on(
         self, stores: RedisStores, inside: redis.Redis
     ) -> None:
