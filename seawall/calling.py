@@ -174,7 +174,7 @@ def _queue_and_wait(
     outcome = None if accepted is None else _wait_for_worker(runtime, service, call, accepted, waiter, ends)
     if outcome is None:
         outcome = waiter.wait(ends - time.monotonic())
-    return outcome or _give_up(runtime, service, call, deadline, waiter)
+    return outcome or _give_up(runtime, service, call, deadline, ends, waiter)
 
 
 def _put(queue: QueueStore, put: Put, ends: float) -> Accepted | Exception | None:
@@ -220,8 +220,11 @@ def _wait_for_worker(
     )
 
 
-def _give_up(runtime: Runtime, service: Service, call: Call, deadline: float, waiter: LocalWaiter) -> Outcome:
-    answer = within(LAST_WORD, lambda: _cancel(runtime, service, call.id, "expired"), Cancelled("unknown"))
+def _give_up(
+    runtime: Runtime, service: Service, call: Call, deadline: float, ends: float, waiter: LocalWaiter
+) -> Outcome:
+    patience = ends + LAST_WORD - time.monotonic()  # less, where the queue has taken more than its time
+    answer = within(patience, lambda: _cancel(runtime, service, call.id, "expired"), Cancelled("unknown"))
     outcome = waiter.wait(0.0)
     if outcome is not None:  # it came at the last moment
         return outcome

@@ -112,7 +112,7 @@ class RedisLink:
             "retry": Retry(NoBackoff(), 0),
             "protocol": PROTOCOL,
             "decode_responses": False,
-            **_NAMELESS,
+            **_ONE_ROUND_TRIP,
         }
         try:
             self._connection_class(**self._options)  # opens nothing, but knows every option
@@ -322,8 +322,13 @@ class RedisLink:
         return broken_off(error, self.where, written=written)
 
 
-#: Without CLIENT SETINFO, which is two round trips of its own before the first command; redis-py 8 renamed the options.
-_NAMELESS = {"driver_info": None} if find_spec("redis.driver_info") else {"lib_name": None, "lib_version": None}
+#: redis-py tells the server its name and its version at first, a round trip each. The name's answer is worth one: it shows
+#: that there is a server behind whatever took the connection, and that it takes our certificate, before anything is written.
+_ONE_ROUND_TRIP: dict[str, Any] = {"lib_version": None}
+if find_spec("redis.driver_info"):  # redis-py renamed the option
+    from redis.driver_info import DriverInfo
+
+    _ONE_ROUND_TRIP = {"driver_info": DriverInfo(lib_version="")}
 
 #: hiredis' own types allow for one argument only.
 _pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]

@@ -58,10 +58,10 @@ def test_callers_have_their_answers_in_time_though_the_broker_falls_silent(
     assert max(late.values()) < ANSWER_GRACE
 
 
-def test_a_caller_that_must_connect_anew_on_a_slow_network_waits_for_one_round_trip(
+def test_a_caller_that_must_connect_anew_on_a_slow_network_has_its_answer_in_time(
     own_redis: PrivateRedis, service: CountingService
 ) -> None:
-    """Its name and version, which redis-py tells the server at first, would be two more."""
+    """The name and the version that redis-py tells the server at first, the call itself, and the last word that takes it back."""
     took = []
     with (
         before(own_redis) as proxy,
