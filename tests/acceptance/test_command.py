@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from tests.acceptance.shell import Ran, plain_environ, run, terminal
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
 from tests.support.commands_page import PAGE, fields
 from tests.support.house import caller
+from tests.support.ports import free_port
 
 KEY = "tok-3f9a"
 
@@ -30,12 +30,12 @@ KEY = "tok-3f9a"
 class Shop:
     """A fleet with one service that does as it is told."""
 
-    def __init__(self, folder: Path, url: str, service: CountingService, closed_port: int) -> None:
+    def __init__(self, folder: Path, url: str, service: CountingService, gone: CountingService) -> None:
         about = {"url": service.url, "max_retries": 1, "recovery_timeout": 30, "slow_start": 0.0}
         services = {
             "shop": {**about, "service_name": "Shop Server", "health_path": "/health"},
             "sick": {**about, "failure_threshold": 2},
-            "gone": {**about, "url": f"http://127.0.0.1:{closed_port}"},
+            "gone": {**about, "url": gone.url},
         }
         self.service = service
         self.fleet = Fleet(folder, url, services, environ={"SEAWALL_LOG_FORMAT": "json", "SEAWALL_INTERNAL_TOKEN": KEY})
@@ -85,11 +85,11 @@ def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with (
         tempfile.TemporaryDirectory(prefix="seawall-test-") as data,
         CountingService() as service,
-        held_port() as port,
-        held_port() as closed_port,
-        tcp_server(Path(data), port) as url,
+        CountingService() as gone,
+        tcp_server(Path(data)) as url,
     ):
-        shop = Shop(tmp_path_factory.mktemp("command"), url, service, closed_port)
+        gone.stop()
+        shop = Shop(tmp_path_factory.mktemp("command"), url, service, gone)
         with shop.fleet:
             shop.start()
             yield shop
@@ -98,9 +98,9 @@ def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 class tcp_server:
     """A durable server that also listens on a port."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._port = port
-        self._server = PrivateRedis(folder, durable=True, port=str(port))
+    def __init__(self, folder: Path) -> None:
+        self._port = free_port()
+        self._server = PrivateRedis(folder, durable=True, port=str(self._port))
 
     def __enter__(self) -> str:
         self._server.start()
@@ -108,15 +108,6 @@ class tcp_server:
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
-
-
-@contextmanager
-def held_port() -> Iterator[int]:
-    """A port that refuses connections until one of ours listens on it; nobody else gets it meanwhile."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        yield int(held.getsockname()[1])
 
 
 def test_call_is_a_small_curl(shop: Shop, tmp_path: Path) -> None:

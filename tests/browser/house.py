@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from seawall.errors import SeawallError
 from tests.acceptance.shell import plain_environ
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
 from tests.support.house import caller
+from tests.support.ports import free_port
 
 __all__ = ["SERVICES", "House"]
 
@@ -53,7 +53,7 @@ class House:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = contextlib.ExitStack()
         self._busy = threading.Event()
-        self.port = _free_port()
+        self.port = free_port()
         self.clients: dict[str, ResilientServiceClient] = {}
 
     @property
@@ -96,9 +96,6 @@ class House:
             ),
             stderr=subprocess.DEVNULL,
         )
-
-    def free_port(self) -> int:
-        return _free_port()
 
     def wait_ready(self) -> None:
         wait_until(self._is_ready, 60, message="the house is not ready")
@@ -221,8 +218,3 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=5).status_code == 200
     except requests.RequestException:
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

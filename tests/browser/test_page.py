@@ -12,6 +12,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from tests.browser.chromium import AXE, violations
 from tests.browser.house import House
 from tests.support import Answer, wait_until
+from tests.support.ports import free_port
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
@@ -148,9 +149,8 @@ def test_a_replay_shows_how_far_it_is(page: Page, house: House) -> None:
     expect(page.locator("#dead")).to_contain_text("None: every accepted call was delivered")
     expect(letters).to_contain_text("None of this kind")
     assert_accessible(page)
-    # Not what it asks for by its schedule, whose time may come meanwhile.
-    snapshots = lambda: [one for one in house.services["git"].requests if one.path.startswith("/snapshot/")]  # noqa: E731
-    wait_until(lambda: len(snapshots()) == 150, 15)
+    # Its schedule may ask for something else meanwhile.
+    wait_until(lambda: sum(one.path.startswith("/snapshot/") for one in house.services["git"].requests) == 150, 15)
     expect(page.locator("#audit tbody tr").first).to_contain_text("replay")
 
 
@@ -230,7 +230,7 @@ def test_an_outage_on_a_phone(page: Page, house: House) -> None:
 
 
 def test_logging_in_and_out(page: Page, house: House) -> None:
-    house.start("web", "guarded", "--port", str(port := house.free_port()), SEAWALL_WEB_TOKEN="w3b-t0ken")
+    house.start("web", "guarded", "--port", str(port := free_port()), SEAWALL_WEB_TOKEN="w3b-t0ken")
     url = f"http://127.0.0.1:{port}"
     house.wait_web(url)
     page.goto(url)

@@ -24,7 +24,7 @@ from seawall.supervisor.store import BreakerStore
 from tests.support import wait_until
 from tests.support.house import PATIENT
 
-__all__ = ["MemoryStores", "RedisStores", "Stores", "accept", "answer", "fetch", "ids", "one"]
+__all__ = ["MemoryStores", "RedisStores", "Stores", "accept", "answer", "fetch", "ids", "one", "set_record"]
 
 T = TypeVar("T")
 
@@ -45,13 +45,7 @@ class Stores:
         raise NotImplementedError
 
     def set_breaker(self, key: str, state: State, trial: str = "") -> None:
-        def one_try() -> bool:
-            """Refused where this process stood still between the two for longer than clocks may differ."""
-            known, now = self.breakers.read(key)
-            record = msgspec.structs.replace(known or Record(), state=state, trial=trial)
-            return self.breakers.swap(key, record.version, record, now).ok
-
-        wait_until(one_try)
+        set_record(self.breakers, key, lambda known, now: msgspec.structs.replace(known, state=state, trial=trial))
 
     def opened(self, part: T) -> T:
         """Have it closed with everything else, the latest first."""
@@ -93,6 +87,18 @@ class RedisStores(Stores):
 
     def mailbox(self) -> Mailbox:
         return self.opened(RedisMailbox(self.link, self._namespace))
+
+
+def set_record(breakers: BreakerStore, key: str, make: Callable[[Record, float], Record]) -> None:
+    """Store what is made of the stored record and the store's time."""
+
+    def one_try() -> bool:
+        """Refused where this process stood still between the two for longer than clocks may differ."""
+        known, now = breakers.read(key)
+        record = known or Record()
+        return breakers.swap(key, record.version, make(record, now), now).ok
+
+    wait_until(one_try)
 
 
 def accept(store: QueueStore, queue: str, id: str, **more: Any) -> Accepted:

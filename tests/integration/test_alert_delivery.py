@@ -35,6 +35,7 @@ from seawall.supervisor.breaker import ForceClose, ForceOpen, Record
 from seawall.supervisor.breaker import State as BreakerState
 from seawall.supervisor.redis_store import RedisStore
 from seawall.supervisor.view import BreakerView
+from tests.integration.stores import set_record
 from tests.support import Answer, CountingService, PrivateRedis, wait_until
 from tests.support.house import RemoteHouse, caller, no_services
 
@@ -269,14 +270,7 @@ class Stores:
         if isinstance(self.store, MemoryAlertStore):
             self._memory.changed("chroma", state.value, 5.0, "refused")
             return
-
-        def one_try() -> bool:
-            """Refused where this process stood still between the two for longer than clocks may differ."""
-            before, now = self._breakers.read("chroma")
-            version = before.version if before else 0
-            return self._breakers.swap("chroma", version, Record(state=state, last_error="refused"), now).ok
-
-        wait_until(one_try)
+        set_record(self._breakers, "chroma", lambda *_: Record(state=state, last_error="refused"))
 
 
 @pytest.fixture(params=["memory", "redis"])

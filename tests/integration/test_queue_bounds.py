@@ -27,7 +27,7 @@ from seawall.actors.queue_store import (
 )
 from seawall.actors.record import Attempt, Progress
 from seawall.supervisor.breaker import Record, State
-from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch, ids, one
+from tests.integration.stores import MemoryStores, RedisStores, Stores, accept, fetch, ids, one, set_record
 from tests.support import wait_until
 
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
@@ -64,13 +64,10 @@ def falls_asleep(queue: QueueStore) -> bool:
 
 
 def recovered(stores: Stores, seconds_ago: float, slow_start: float) -> None:
-    def one_try() -> bool:
-        """Refused where this process stood still between the two for longer than clocks may differ."""
-        known, now = stores.breakers.read("chroma")
-        record = Record(state=State.CLOSED, recovered_at=now - seconds_ago, slow_start=slow_start)
-        return stores.breakers.swap("chroma", (known or Record()).version, record, now).ok
+    def make(_: Record, now: float) -> Record:
+        return Record(state=State.CLOSED, recovered_at=now - seconds_ago, slow_start=slow_start)
 
-    wait_until(one_try)
+    set_record(stores.breakers, "chroma", make)
 
 
 class TestMaxInFlight:

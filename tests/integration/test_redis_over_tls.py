@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from seawall.settings import Settings
 from tests.support import CountingService, PrivateRedis, wait_until
 from tests.support.certificates import Authority
 from tests.support.house import RemoteHouse, caller
+from tests.support.ports import free_port
 
 KEY_PASSWORD = "of-the-key"
 
@@ -73,7 +73,7 @@ def guarded() -> Iterator[Guarded]:
         authority = Authority(folder)
         server_certificate, server_key = authority.issue("server")
         certificate, key = authority.issue("client")
-        tls, plain = _free_port(), _free_port()
+        tls, plain = free_port(), free_port()
         server = _SystemRedis(
             folder,
             port=str(plain),
@@ -87,12 +87,6 @@ def guarded() -> Iterator[Guarded]:
             yield Guarded(tls, plain, authority, certificate, key)
         finally:
             server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def refusal_of(url: str, *, certain: bool | None = None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 import socketserver
 import threading
 import time
@@ -42,6 +41,7 @@ from seawall.supervisor.breaker import State
 from tests.integration.stores import RedisStores, accept, answer, fake_time, fetch, ids, one, server_time
 from tests.support import PrivateRedis, wait_until
 from tests.support.dead_letters import bury
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 WAITED, BACKGROUND = "chroma.waited", "chroma.background"
@@ -84,7 +84,7 @@ class TestConnections:
     @pytest.fixture
     def port(self, tmp_path: Path) -> Iterator[int]:
         """A server that is reached by TCP, and has a password."""
-        number = _free_port()
+        number = free_port()
         server = PrivateRedis(tmp_path, port=str(number))
         server.start()
         with server.client() as inside:
@@ -473,7 +473,7 @@ class TestOutage:
     def test_calls_whose_answer_was_lost_go_back_in_order(self, own_redis: PrivateRedis, lost: int) -> None:
         """They were handed out, and no worker has died of it."""
         with own_redis.client() as inside:
-            inside.config_set("port", free := _free_port())
+            inside.config_set("port", free := free_port())
         with Proxy("127.0.0.1", free) as proxy:
             stores = RedisStores(f"redis://127.0.0.1:{proxy.port}/0", lease=30, patience=ANSWER_TIMEOUT)
             for number in range(12):
@@ -511,7 +511,7 @@ class TestOutage:
     def test_a_reply_that_was_lost_on_its_way_is_sent_again(self, own_redis: PrivateRedis) -> None:
         """The server has given it out, and nobody got it."""
         with own_redis.client() as inside:
-            inside.config_set("port", free := _free_port())
+            inside.config_set("port", free := free_port())
             with Proxy("127.0.0.1", free) as proxy, ThreadPoolExecutor(1) as pool:
                 stores = RedisStores(f"redis://127.0.0.1:{proxy.port}/0", lease=30)
                 box = stores.mailbox()
@@ -565,11 +565,6 @@ class TestOutage:
 
 def _evaluations(inside: redis.Redis) -> int:
     return int(inside.info("commandstats")["cmdstat_evalsha"]["calls"])
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class _Stubborn(socketserver.ThreadingTCPServer):

@@ -87,7 +87,7 @@ def test_readiness_names_what_is_missing(web: Web, redis_url: str, service: Coun
                 # What was read before is good for a second.
                 ready = wait_until(lambda: (answer := web.get("/readyz")).ok and answer)
                 assert isinstance(ready, requests.Response)
-                assert ready.json()["status"] == "pass"
+                assert (ready.status_code, ready.json()["status"]) == (200, "pass")
                 assert ready.headers["Content-Type"] == "application/health+json"
         finally:
             supervisor.stop(1.0)
